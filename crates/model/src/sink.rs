@@ -1,0 +1,47 @@
+//! What a push may ask of a store. The mirror of the `query` crate's sources.
+//!
+//! Contract of every `append`: when it returns `Ok`, everything it counts as accepted is durable and visible
+//! to the next query, and nothing else of the batch is. When it returns `Err`, nothing of the batch is kept.
+
+use async_trait::async_trait;
+
+use crate::error::{ErrorKind, Result};
+use crate::log::LogBatch;
+use crate::metric::MetricBatch;
+use crate::tenant::TenantId;
+use crate::trace::TraceBatch;
+
+/// Items refused for one reason while others of the batch were kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// `LimitExceeded` (429), `Invalid` (400) or `TooLarge`.
+    pub kind: ErrorKind,
+    /// Machine-readable reason, the upstream name where there is one (`out_of_bounds`, `stream_limit`).
+    pub reason: &'static str,
+    /// For people: names the first series, stream or trace concerned and the setting to change.
+    pub message: String,
+    pub count: u64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Appended {
+    /// Samples, entries or spans kept, exact duplicates of kept ones included.
+    pub accepted: u64,
+    pub rejections: Vec<Rejection>,
+}
+
+#[async_trait]
+pub trait MetricSink: Send + Sync + 'static {
+    async fn append(&self, tenant: &TenantId, batch: MetricBatch) -> Result<Appended>;
+}
+
+#[async_trait]
+pub trait LogSink: Send + Sync + 'static {
+    async fn append(&self, tenant: &TenantId, batch: LogBatch) -> Result<Appended>;
+}
+
+#[async_trait]
+pub trait TraceSink: Send + Sync + 'static {
+    async fn append(&self, tenant: &TenantId, batch: TraceBatch) -> Result<Appended>;
+}
