@@ -1,28 +1,39 @@
 //! RE2 expressions on the `regex` crate.
 //!
 //! Go's RE2 and the `regex` crate agree on most syntax and on linear time; where they differ (braces as
-//! literals, ASCII classes, `\Q..\E`, octal escapes, rejected forms) `translate` rewrites or refuses, so that an
+//! literals, ASCII classes, `\Q..\E`, octal escapes, rejected forms) [`translate`] rewrites or refuses, so that an
 //! expression means here what it means in Prometheus and Loki.
+//!
+//! Most label matchers are not really regular expressions: `a|b|c`, `prod-.*`, `.+`. [`AnchoredRegex`] recognises
+//! these shapes and answers them with string comparisons; the automaton is built only for the rest.
+
+mod shape;
+mod translate;
+
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, Result};
+use shape::Shape;
+
+pub use translate::translate;
 
 /// Compiled program size above which an expression is refused.
 const REGEX_SIZE_LIMIT_BYTES: usize = 10 << 20;
 
-/// Rewrites an RE2 expression into the `regex` crate's syntax with the same meaning.
-///
-/// # Errors
-/// `Invalid` with RE2's wording when RE2 refuses the expression.
-pub fn translate(pattern: &str) -> Result<String> {
-    Ok(pattern.to_owned())
-}
+/// Cache of the lazy automaton per expression and thread.
+const DFA_SIZE_LIMIT_BYTES: usize = 2 << 20;
 
 /// An expression that must match the whole value; `.` matches a line feed.
 #[derive(Debug)]
 pub struct AnchoredRegex {
-    regex: regex::Regex,
+    shape: Shape,
+    /// Sorted, distinct; set when the expression stands for finitely many values.
     literal_set: Option<Vec<String>>,
     literal_prefix: String,
+    /// `^(?s:…)$`, compiled at once only when the shape needs it.
+    regex: Option<regex::Regex>,
+    translated: String,
 }
 
 impl AnchoredRegex {
@@ -30,24 +41,80 @@ impl AnchoredRegex {
     /// `Invalid` when the pattern is not an RE2 expression or compiles to a too large program.
     pub fn new(pattern: &str) -> Result<Self> {
         let translated = translate(pattern)?;
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{translated})$"))
-            .size_limit(REGEX_SIZE_LIMIT_BYTES)
-            .build()
-            .map_err(|e| Error::invalid(format!("error parsing regexp: {e}")))?;
-        Ok(AnchoredRegex { regex, literal_set: None, literal_prefix: String::new() })
+        let analysis = shape::analyse(&translated)?;
+        let regex = match analysis.shape {
+            Shape::Regex => Some(compile(&translated)?),
+            _ => None,
+        };
+        Ok(AnchoredRegex {
+            shape: analysis.shape,
+            literal_set: analysis.literal_set,
+            literal_prefix: analysis.literal_prefix,
+            regex,
+            translated,
+        })
     }
 
     pub fn is_match(&self, value: &str) -> bool {
-        self.regex.is_match(value)
+        match &self.shape {
+            Shape::Literal(l) => value == l,
+            Shape::Set => self
+                .literal_set
+                .as_ref()
+                .is_some_and(|set| set.binary_search_by(|l| l.as_str().cmp(value)).is_ok()),
+            Shape::Any => true,
+            Shape::NonEmpty => !value.is_empty(),
+            Shape::Prefix { literal, more } => {
+                value.starts_with(literal.as_str()) && (!more || value.len() > literal.len())
+            }
+            Shape::Suffix { literal, more } => {
+                value.ends_with(literal.as_str()) && (!more || value.len() > literal.len())
+            }
+            Shape::Contains(literal) => value.contains(literal.as_str()),
+            Shape::Regex => {
+                value.starts_with(self.literal_prefix.as_str())
+                    && self.regex.as_ref().is_some_and(|r| r.is_match(value))
+            }
+        }
     }
 
+    /// When the whole value matches, appends `template` with `$1`, `${1}` and `$name` replaced (Go's `Expand`)
+    /// to `out`; false when it does not match.
+    pub fn expand(&self, value: &str, template: &str, out: &mut String) -> Result<bool> {
+        let lazily;
+        let regex = match &self.regex {
+            Some(r) => r,
+            None => {
+                lazily = compile(&self.translated)?;
+                &lazily
+            }
+        };
+        Ok(match regex.captures(value) {
+            Some(captures) => {
+                captures.expand(template, out);
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// The values the expression stands for, sorted and distinct, when they are few.
     pub fn literal_set(&self) -> Option<&[String]> {
         self.literal_set.as_deref()
     }
 
+    /// What every matching value starts with; may be empty.
     pub fn literal_prefix(&self) -> &str {
         &self.literal_prefix
     }
+}
+
+fn compile(translated: &str) -> Result<regex::Regex> {
+    regex::RegexBuilder::new(&format!("^(?s:{translated})$"))
+        .size_limit(REGEX_SIZE_LIMIT_BYTES)
+        .dfa_size_limit(DFA_SIZE_LIMIT_BYTES)
+        .build()
+        .map_err(compile_error)
 }
 
 /// Compiles an unanchored RE2 expression over bytes, for line filters and parsers.
@@ -58,6 +125,28 @@ pub fn bytes_regex(pattern: &str) -> Result<regex::bytes::Regex> {
     let translated = translate(pattern)?;
     regex::bytes::RegexBuilder::new(&translated)
         .size_limit(REGEX_SIZE_LIMIT_BYTES)
+        .dfa_size_limit(DFA_SIZE_LIMIT_BYTES)
         .build()
-        .map_err(|e| Error::invalid(format!("error parsing regexp: {e}")))
+        .map_err(compile_error)
+}
+
+fn compile_error(e: regex::Error) -> Error {
+    match e {
+        regex::Error::CompiledTooBig(_) => {
+            Error::invalid("error parsing regexp: expression too large")
+        }
+        // The crate draws its syntax errors over several lines; the last one says what is wrong.
+        e => Error::invalid(format!(
+            "error parsing regexp: {}",
+            last_line(&e.to_string())
+        )),
+    }
+}
+
+fn last_line(message: &str) -> &str {
+    message
+        .lines()
+        .last()
+        .unwrap_or(message)
+        .trim_start_matches("error: ")
 }
