@@ -26,7 +26,12 @@ pub struct QueryContext {
 
 impl QueryContext {
     /// `timeout` zero means the limit's.
-    pub fn new(tenant: TenantId, limits: Arc<Limits>, clock: Arc<dyn Clock>, timeout: Duration) -> Self {
+    pub fn new(
+        tenant: TenantId,
+        limits: Arc<Limits>,
+        clock: Arc<dyn Clock>,
+        timeout: Duration,
+    ) -> Self {
         let timeout = match (timeout, limits.query_timeout) {
             (Duration::ZERO, t) | (t, Duration::ZERO) => t,
             (a, b) => a.min(b),
@@ -63,13 +68,17 @@ impl QueryContext {
     pub fn timed_out(&self) -> Error {
         Error::new(
             ErrorKind::Timeout,
-            format!("query timed out after {:?} (limits.query-timeout or the request's timeout)", self.timeout),
+            format!(
+                "query timed out after {:?} (limits.query-timeout or the request's timeout)",
+                self.timeout
+            ),
         )
     }
 
     /// Time left, `None` without a deadline.
     pub fn remaining(&self) -> Option<Duration> {
-        self.deadline.map(|d| d.saturating_sub(self.clock.monotonic()))
+        self.deadline
+            .map(|d| d.saturating_sub(self.clock.monotonic()))
     }
 
     /// Adds a warning to the answer. Repeated ones are kept once.
@@ -110,7 +119,11 @@ struct Account {
 impl MemoryBudget {
     /// `limit` zero means no limit.
     pub fn new(limit: u64) -> Self {
-        MemoryBudget(Arc::new(Account { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0) }))
+        MemoryBudget(Arc::new(Account {
+            limit,
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        }))
     }
 
     /// Books `bytes` until the reservation is dropped.
@@ -118,7 +131,10 @@ impl MemoryBudget {
     /// # Errors
     /// `Execution` when the budget is exceeded; the message names the setting.
     pub fn reserve(&self, bytes: usize) -> Result<Reservation> {
-        let mut r = Reservation { account: self.0.clone(), bytes: 0 };
+        let mut r = Reservation {
+            account: self.0.clone(),
+            bytes: 0,
+        };
         r.grow(bytes)?;
         Ok(r)
     }

@@ -62,16 +62,25 @@ impl LineFilter {
     /// `Invalid` when a regex form has a needle that is not an RE2 expression.
     pub fn new(op: LineFilterOp, needles: Vec<Arc<str>>) -> Result<Self> {
         let regexes = match op {
-            LineFilterOp::Matches | LineFilterOp::NotMatches => {
-                needles.iter().map(|n| trilith_model::re2::bytes_regex(n)).collect::<Result<_>>()?
-            }
+            LineFilterOp::Matches | LineFilterOp::NotMatches => needles
+                .iter()
+                .map(|n| trilith_model::re2::bytes_regex(n))
+                .collect::<Result<_>>()?,
             LineFilterOp::Contains | LineFilterOp::NotContains => Vec::new(),
         };
-        Ok(LineFilter { op, needles, regexes })
+        Ok(LineFilter {
+            op,
+            needles,
+            regexes,
+        })
     }
 
     pub fn matches(&self, line: &[u8]) -> bool {
-        let contains = || self.needles.iter().any(|n| memchr::memmem::find(line, n.as_bytes()).is_some());
+        let contains = || {
+            self.needles
+                .iter()
+                .any(|n| memchr::memmem::find(line, n.as_bytes()).is_some())
+        };
         let is_match = || self.regexes.iter().any(|r| r.is_match(line));
         match self.op {
             LineFilterOp::Contains => contains(),
@@ -93,8 +102,16 @@ pub struct WantedFields {
 }
 
 impl WantedFields {
-    pub const ALL: WantedFields = WantedFields { line: true, line_len: true, metadata: true };
-    pub const COUNT: WantedFields = WantedFields { line: false, line_len: false, metadata: false };
+    pub const ALL: WantedFields = WantedFields {
+        line: true,
+        line_len: true,
+        metadata: true,
+    };
+    pub const COUNT: WantedFields = WantedFields {
+        line: false,
+        line_len: false,
+        metadata: false,
+    };
 }
 
 /// A run of entries in the order of the request.
@@ -132,5 +149,10 @@ pub trait EntrySource: Send + Sync + 'static {
     async fn label_names(&self, ctx: &QueryContext, request: LabelRequest) -> Result<Vec<String>>;
 
     /// Sorted, distinct.
-    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>>;
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        request: LabelRequest,
+    ) -> Result<Vec<String>>;
 }

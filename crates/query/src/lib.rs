@@ -13,17 +13,23 @@
 //! - Errors are [`trilith_model::Error`]; `Corrupt` objects are reported and skipped by the source, with a warning
 //!   in the context, unless nothing can be answered without them.
 
+pub mod attribute_text;
 pub mod context;
 pub mod entries;
 pub mod series;
+pub mod span_rows;
 pub mod spans;
 
 pub use context::{MemoryBudget, QueryContext, QueryStats, Reservation};
-pub use entries::{Direction, Entry, EntryBatch, EntryRequest, EntrySource, LineFilter, LineFilterOp, WantedFields};
+pub use entries::{
+    Direction, Entry, EntryBatch, EntryRequest, EntrySource, LineFilter, LineFilterOp, WantedFields,
+};
 pub use series::{
     BatchColumn, LabelRequest, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn,
 };
-pub use spans::{AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource};
+pub use spans::{
+    AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource,
+};
 
 /// A boxed stream of results, the answer of every source.
 pub type ResultStream<T> = futures::stream::BoxStream<'static, trilith_model::Result<T>>;

@@ -4,8 +4,8 @@
 //! given there; absent attributes are null. Rows of one trace are contiguous within one batch, and a trace
 //! (after joining all its fragments) appears in one batch only.
 
-use async_trait::async_trait;
 use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
 use trilith_model::{Result, TraceBatch, TraceId};
 
 use crate::{QueryContext, ResultStream};
@@ -52,14 +52,20 @@ pub enum Intrinsic {
     TraceStart,
     /// UInt64, latest end minus earliest start of the trace's spans, ns
     TraceDuration,
+    /// Utf8, name of the span's instrumentation scope
+    InstrumentationName,
+    /// Utf8
+    InstrumentationVersion,
+    /// Utf8, the names of all events as a JSON array (`many` of [`crate::attribute_text`]); null without events
+    EventNames,
 }
 
 /// A column that can be asked for or tested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ColumnRef {
     Intrinsic(Intrinsic),
-    /// Comes as Utf8 holding the value as TraceQL prints it, with a second column `<name>#type` (Utf8: `string`,
-    /// `int`, `float`, `bool`, `array`, `kvlist`, `bytes`).
+    /// Comes as Utf8 with a second column `<name>#type`, both as [`crate::attribute_text`] says. A resource without
+    /// `service.name` has the value `""` there.
     Attribute(AttributeScope, String),
 }
 
@@ -81,6 +87,9 @@ impl ColumnRef {
                 Intrinsic::RootName => "root_name",
                 Intrinsic::TraceStart => "trace_start_ns",
                 Intrinsic::TraceDuration => "trace_duration_ns",
+                Intrinsic::InstrumentationName => "instrumentation_name",
+                Intrinsic::InstrumentationVersion => "instrumentation_version",
+                Intrinsic::EventNames => "event_names",
             }
             .to_owned(),
             ColumnRef::Attribute(scope, key) => {
@@ -139,7 +148,8 @@ pub struct SpanRequest {
     pub predicates: Vec<Predicate>,
     /// Whether a span of interest satisfies all predicates (true) or at least one of them (false).
     pub all: bool,
-    /// Traces that have a span starting in `[start_ns, end_ns)`; `0` and `u64::MAX` mean unbounded.
+    /// Traces whose own range, earliest start to latest end, meets `[start_ns, end_ns)`; `0` and `u64::MAX` mean
+    /// unbounded.
     pub start_ns: u64,
     pub end_ns: u64,
     pub columns: Vec<ColumnRef>,
@@ -147,15 +157,26 @@ pub struct SpanRequest {
     pub whole_traces: bool,
 }
 
+/// Key of a batch's schema metadata, see [`SpanSource::select`].
+pub const REMAINING_START_MAX: &str = "trilith.remaining_start_max_ns";
+
 /// A traces store, as TraceQL sees it.
 #[async_trait]
 pub trait SpanSource: Send + Sync + 'static {
-    /// Newest windows first; traces in a batch in no particular order.
+    /// Newest data first; traces in a batch in no particular order. A batch whose schema metadata has
+    /// [`REMAINING_START_MAX`] (decimal ns) promises that no later batch has a trace that starts after it, so that a
+    /// search for the newest traces may stop.
     fn select(&self, ctx: &QueryContext, request: SpanRequest) -> ResultStream<RecordBatch>;
 
     /// All spans of one trace, exactly as received, joined from wherever they are; exact duplicates once.
     /// `None` when unknown. Does not scan: the lookup is by index.
-    async fn trace(&self, ctx: &QueryContext, id: TraceId, start_ns: u64, end_ns: u64) -> Result<Option<TraceBatch>>;
+    async fn trace(
+        &self,
+        ctx: &QueryContext,
+        id: TraceId,
+        start_ns: u64,
+        end_ns: u64,
+    ) -> Result<Option<TraceBatch>>;
 
     /// Attribute names seen in the range by scope, sorted, distinct; intrinsics excluded.
     async fn attribute_names(
@@ -166,7 +187,8 @@ pub trait SpanSource: Send + Sync + 'static {
         end_ns: u64,
     ) -> Result<Vec<(AttributeScope, String)>>;
 
-    /// Distinct values of a column as (type, text) like in [`ColumnRef::Attribute`], sorted; at most `limit` (0: all).
+    /// Distinct values of a column as (type, text), sorted; at most `limit` (0: all). Types `string`, `int`, `float`, `bool`;
+    /// elements of arrays one by one; `keyword` for kind and status. Other intrinsics that are no text have none.
     async fn attribute_values(
         &self,
         ctx: &QueryContext,
