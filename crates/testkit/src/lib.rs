@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod entries;
+pub mod faulty;
 pub mod series;
 pub mod waist;
 
