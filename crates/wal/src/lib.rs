@@ -16,7 +16,8 @@
 //! The log does not know what a record means: payloads are the engines' own, versioned by them.
 //!
 //! Invariants
-//! - LSNs rise in the order of `append` and are never used twice, not even those of refused records.
+//! - LSNs rise in the order of `append` and are not used twice, not even those of refused records. (A record that was
+//!   in memory only at a crash left no trace; its number may be used after the restart.)
 //! - Records become durable in that order. What resolved to `Ok` is replayed exactly once, after any crash.
 //! - What was refused is not replayed. The one exception is a disk that fails the write, the taking back of it and
 //!   every later write until the process ends; then a record that reached the disk may come back.
@@ -64,7 +65,7 @@ pub use replay::{Replay, ReplayReport, SegmentReplay};
 pub use stats::{LogState, Stats};
 
 /// Log sequence number: 1 for the first record of a writer, then rising by one per record; refused records and starts
-/// leave gaps. Never reused.
+/// leave gaps. Never reused within a process, nor while anything of its record may be stored or committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Lsn(pub u64);
 

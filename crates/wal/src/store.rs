@@ -28,7 +28,7 @@ pub trait SegmentStore: Send + Sync + 'static {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn SegmentReader>>;
 
-    /// Shortens a closed segment. Durable on return.
+    /// Shortens a closed segment and makes all that remains durable, also when nothing is taken away.
     fn truncate(&self, name: &str, bytes: u64) -> io::Result<()>;
 
     /// Deleting what is not there is fine. Durable on return.

@@ -185,13 +185,17 @@ impl Survey {
                 bytes = damage.tail_bytes,
                 "truncating a torn tail: records that were not acknowledged"
             );
-            if let Err(e) = store.truncate(&newest.name, newest.end) {
-                tracing::warn!(error = %e, segment = newest.name, "cannot truncate; the next segment records the cut");
-                self.cut = Some(Cut {
-                    first_lsn,
-                    offset: newest.end,
-                });
-            }
+        }
+        // Also without a torn tail: after a killed process the last group may be in the kernel's memory only. It is
+        // replayed, so it must survive from now on.
+        if file_end > SEGMENT_HEADER_BYTES as u64
+            && let Err(e) = store.truncate(&newest.name, newest.end)
+        {
+            tracing::warn!(error = %e, segment = newest.name, "cannot truncate; the next segment records the cut");
+            self.cut = Some(Cut {
+                first_lsn,
+                offset: newest.end,
+            });
         }
         self.burned_lsn = self.burned_lsn.max(self.last_lsn);
         if damage.places > 0 || damage.tail_bytes > 0 {

@@ -190,8 +190,9 @@ impl Disk {
             self.faults.failing_cuts -= 1;
             return Err(io::Error::other("the device reports an input/output error"));
         }
-        self.file(name)?
-            .truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let file = self.file(name)?;
+        file.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        file.write_back();
         Ok(())
     }
 }
