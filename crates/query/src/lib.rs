@@ -19,6 +19,7 @@ pub mod entries;
 pub mod series;
 pub mod span_rows;
 pub mod spans;
+pub mod vector;
 
 pub use context::{MemoryBudget, QueryContext, QueryStats, Reservation};
 pub use entries::{
