@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use trilith_model::{Error, Result, TenantId};
 use ulid::Ulid;
+
+use crate::path::is_file_name;
 
 /// One immutable block: tenant × time range, one or a few objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,37 @@ pub struct FileMeta {
 impl BlockMeta {
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()
+    }
+
+    /// What every user of a block may rely on: the tenant and the file names are harmless path components, ranges are
+    /// in order and inside their files.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |what: &str| Err(Error::corrupt(format!("block {}: {what}", self.id)));
+        if TenantId::new(&self.tenant).is_err() {
+            return wrong("bad tenant");
+        }
+        if self.time_min > self.time_max {
+            return wrong("bad time range");
+        }
+        let mut bytes = 0u64;
+        for file in &self.files {
+            if !is_file_name(&file.name) {
+                return wrong("bad file name");
+            }
+            if let Some(footer) = &file.footer
+                && (footer.start > footer.end || footer.end > file.size)
+            {
+                return wrong("bad footer range");
+            }
+            match bytes.checked_add(file.size) {
+                Some(sum) => bytes = sum,
+                None => return wrong("bad file size"),
+            }
+        }
+        Ok(())
     }
 
     pub fn file(&self, name: &str) -> Option<&FileMeta> {
