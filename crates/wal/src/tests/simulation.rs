@@ -235,7 +235,7 @@ fn acknowledged_records_survive_anything_once_and_in_order() {
     {
         return run(seed);
     }
-    for seed in 0..300 {
+    for seed in 0..200 {
         let outcome = std::panic::catch_unwind(|| run(seed));
         if let Err(panic) = outcome {
             eprintln!("replay with: TRILITH_SEED={seed} cargo test -p trilith-wal simulation");

@@ -204,3 +204,34 @@ fn the_directory_store_keeps_its_contract() {
         Some(&b"text"[..])
     );
 }
+
+#[test]
+fn what_came_in_behind_a_failing_group_is_refused_with_it() {
+    let store = MemoryStore::new(1);
+    let (wal, _) = open(&store);
+    block_on(
+        wal.append(Signal::Logs, &tenant(), Bytes::new())
+            .expect("accepted")
+            .1
+            .durable(),
+    )
+    .expect("durable");
+    store.set_faults(Faults {
+        failing_syncs: 1,
+        sync_takes: Duration::from_millis(100),
+        ..Faults::default()
+    });
+    let (_, first) = wal
+        .append(Signal::Logs, &tenant(), Bytes::new())
+        .expect("accepted");
+    while wal.stats().backlog_bytes > 0 && wal.0.shared.state.lock().in_flight_bytes == 0 {
+        std::thread::yield_now();
+    }
+    let (_, behind) = wal
+        .append(Signal::Logs, &tenant(), Bytes::new())
+        .expect("the failure is not known yet");
+    block_on(first.durable()).expect_err("failed");
+    block_on(behind.durable()).expect_err("not even tried");
+    assert_eq!(wal.stats().failures, 1);
+    assert_eq!(wal.stats().state, LogState::Failing);
+}
