@@ -41,6 +41,6 @@ mod store;
 mod upload;
 
 pub use open::install_tls_provider;
-pub use options::{DiskCacheOptions, StoreOptions};
+pub use options::{DiskCacheOptions, ProviderSettings, StoreOptions};
 pub use stats::{Operation, OperationStats, Stats, StatsSnapshot};
 pub use store::{ObjectInfo, PutOutcome, Store};

@@ -224,6 +224,9 @@ fn connect(
                 // `DeleteObjects` is the call that compatible servers lack most often, and we delete one by one.
                 .with_disable_bulk_delete(true)
                 .with_config(client(ClientConfigKey::Timeout), limit);
+            for (key, value) in &options.provider.0 {
+                b = b.with_config(key.to_ascii_lowercase().parse()?, value);
+            }
             if let Some(endpoint) = &options.endpoint {
                 b = b.with_endpoint(endpoint);
             }
@@ -253,6 +256,9 @@ fn connect(
                 .with_bucket_name(bucket)
                 .with_retry(retry)
                 .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), limit);
+            for (key, value) in &options.provider.0 {
+                b = b.with_config(key.to_ascii_lowercase().parse()?, value);
+            }
             if let Some(endpoint) = &options.endpoint {
                 b = b.with_base_url(endpoint);
             }
@@ -266,6 +272,9 @@ fn connect(
                 .with_container_name(bucket)
                 .with_retry(retry)
                 .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), limit);
+            for (key, value) in &options.provider.0 {
+                b = b.with_config(key.to_ascii_lowercase().parse()?, value);
+            }
             if let Some(endpoint) = &options.endpoint {
                 b = b.with_endpoint(endpoint.clone());
             }

@@ -1,5 +1,6 @@
 //! Settings of a store: plain data, checked by [`StoreOptions::check`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub struct StoreOptions {
     pub region: Option<String>,
     /// Plain HTTP is refused unless set here or by `AWS_ALLOW_HTTP`, because credentials and data would be readable.
     pub allow_http: bool,
+    /// Further settings of the provider, named as in the environment and put above it.
+    pub provider: ProviderSettings,
     /// Tries of one request, the first included. At least 1.
     pub attempts_max: u32,
     /// Pause before the second try; doubles from try to try, each pause is jittered in `[0.5, 1]` of its length.
@@ -50,6 +53,27 @@ pub struct DiskCacheOptions {
     pub bytes: u64,
 }
 
+/// `AWS_SECRET_ACCESS_KEY` and the like, in either case. Printed without the values, which may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProviderSettings(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for ProviderSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for ProviderSettings {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(settings: I) -> Self {
+        ProviderSettings(
+            settings
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+        )
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
@@ -57,6 +81,7 @@ impl Default for StoreOptions {
             endpoint: None,
             region: None,
             allow_http: false,
+            provider: ProviderSettings::default(),
             attempts_max: 8,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
@@ -99,5 +124,45 @@ impl StoreOptions {
             return bad("the disk cache needs at least 64 MiB");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_and_mistakes_are_named() {
+        StoreOptions::default().check().expect("the defaults work");
+        let bad = StoreOptions {
+            attempts_max: 0,
+            ..StoreOptions::default()
+        };
+        assert!(bad.check().unwrap_err().message.contains("attempts_max"));
+        let disk = DiskCacheOptions {
+            path: "x".into(),
+            bytes: 1,
+        };
+        let bad = StoreOptions {
+            cache_disk: Some(disk),
+            ..StoreOptions::default()
+        };
+        assert!(bad.check().unwrap_err().message.contains("64 MiB"));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let provider = [("AWS_SECRET_ACCESS_KEY", "hush")].into_iter().collect();
+        let text = format!(
+            "{:?}",
+            StoreOptions {
+                provider,
+                ..StoreOptions::default()
+            }
+        );
+        assert!(
+            text.contains("AWS_SECRET_ACCESS_KEY") && !text.contains("hush"),
+            "{text}"
+        );
     }
 }

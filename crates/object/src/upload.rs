@@ -182,14 +182,18 @@ impl Store {
             let request = upload.put_part(part.into());
             in_flight.push(async move {
                 let _permit = self.permit().await?;
-                let before = tokio::time::Instant::now();
+                let before = self.core.retry.now();
                 let limit = self
                     .core
                     .options
                     .total_timeout
                     .saturating_add(self.core.retry.request_timeout(n));
                 let sent = tokio::time::timeout(limit, request).await;
-                self.stats().tried(Operation::Part, true, before.elapsed());
+                self.stats().tried(
+                    Operation::Part,
+                    true,
+                    self.core.retry.now().saturating_sub(before),
+                );
                 match sent {
                     Ok(result) => result.map_err(Failure::from),
                     Err(_) => Err(Failure::retry(format!(

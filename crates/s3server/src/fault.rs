@@ -20,7 +20,7 @@ pub enum Fault {
     Conflict409 { times: u32 },
     /// 403 `AccessDenied`; not applied.
     AccessDenied { times: u32 },
-    /// The request is treated as if it had no conditions: what servers do that do not know `If-None-Match`.
+    /// A conditional create overwrites, as on servers that do not know `If-None-Match`.
     IgnoreConditions { times: u32 },
 }
 

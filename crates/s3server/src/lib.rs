@@ -78,9 +78,9 @@ impl S3Server {
             .enable_all()
             .build()
             .context("runtime of the S3 server")?;
-        let listener = runtime
-            .block_on(TcpListener::bind(address))
-            .context("port of the S3 server")?;
+        // A listener of the standard library: callers may be inside a runtime, where `block_on` panics.
+        let listener = std::net::TcpListener::bind(address).context("port of the S3 server")?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -170,7 +170,8 @@ impl Drop for S3Server {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
+    let listener = TcpListener::from_std(listener).expect("the listener does not block");
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             // Out of file descriptors; the next may succeed.
