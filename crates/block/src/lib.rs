@@ -32,6 +32,8 @@ pub mod meta;
 mod packing;
 pub mod path;
 pub mod shard;
+#[cfg(test)]
+mod toy;
 mod upload;
 
 pub use container::{Compression, Container, ContainerWriter, Section, set_footer_cache_bytes};

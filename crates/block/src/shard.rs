@@ -418,6 +418,14 @@ impl<E: Engine> Shard<E> {
         self.flush_persistently().await
     }
 
+    /// Reads what other writers have committed and shows it.
+    ///
+    /// # Errors
+    /// `Corrupt` with the name of a damaged delta; those of the store.
+    pub async fn refresh(&self) -> Result<()> {
+        self.inner.catch_up().await
+    }
+
     /// What a query sees. One load; keep it for the whole query.
     pub fn view(&self) -> Arc<View<E>> {
         self.inner.view.load_full()
@@ -545,7 +553,7 @@ impl<E: Engine> Inner<E> {
         Ok(())
     }
 
-    /// Reads what others have committed and shows it.
+    /// See [`Shard::refresh`].
     pub(crate) async fn catch_up(&self) -> Result<()> {
         let mut manifest = self.manifest.lock().await;
         let before = manifest.state().n;

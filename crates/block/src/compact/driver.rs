@@ -11,8 +11,9 @@ use ulid::Ulid;
 
 use super::planner::{self, Job};
 use crate::crash;
-use crate::engine::{BlockDraft, Engine, Merge};
+use crate::engine::{BlockDraft, BlockHandle, Engine, Merge};
 use crate::manifest::{Change, CommitError};
+use crate::meta::BlockMeta;
 use crate::shard::{Inner, Shard};
 use crate::upload::Prepared;
 
@@ -97,6 +98,14 @@ impl<E: Engine> Shard<E> {
 }
 
 impl<E: Engine> Inner<E> {
+    /// For reading a block once, which must not push what queries use out of the cache.
+    fn once(&self, meta: &Arc<BlockMeta>) -> BlockHandle {
+        BlockHandle {
+            store: self.store.without_cache(),
+            ..self.handle(meta)
+        }
+    }
+
     /// True when the merge was committed; false when it was given up for good reason.
     async fn run_job(&self, job: &Job) -> Result<bool> {
         let scratch = Scratch::create(&self.options.scratch, self.signal, self.ids.next()).await?;
@@ -122,7 +131,7 @@ impl<E: Engine> Inner<E> {
         let started = self.clock.monotonic();
         let keep_from = planner::keep_from(self.now(), &self.planner_options());
         let merge = Merge {
-            inputs: job.inputs.iter().map(|meta| self.handle(meta)).collect(),
+            inputs: job.inputs.iter().map(|meta| self.once(meta)).collect(),
             level: job.level,
             scratch: scratch.path.clone(),
             keep_from,
@@ -206,7 +215,7 @@ impl<E: Engine> Inner<E> {
     async fn quarantine(&self, job: &Job, error: &Error) -> Result<()> {
         let mut damaged = Vec::new();
         for meta in &job.inputs {
-            match self.engine.verify(&self.handle(meta)).await {
+            match self.engine.verify(&self.once(meta)).await {
                 Ok(()) => {}
                 Err(e)
                     if matches!(

@@ -165,7 +165,24 @@ impl Container {
         let section = self.expect_section(kind, ordinal)?;
         let stored = self.fetch(std::slice::from_ref(&section.range)).await?;
         let stored = stored.into_iter().next().unwrap_or_default();
-        section.decode(stored).map_err(|e| self.named(e))
+        self.decode(section, stored).await
+    }
+
+    /// A checksum that fails may be the cache's fault: the backend is asked once more before the section counts as
+    /// damaged.
+    async fn decode(&self, section: &Section, stored: Bytes) -> Result<Bytes> {
+        match (section.decode(stored), &self.source) {
+            (Err(e), Source::Object { store, path }) if e.kind == ErrorKind::Corrupt => {
+                tracing::warn!(%path, error = %e, "checksum failed, reading again past the cache");
+                store.forget(path, section.range.clone());
+                let fresh = store
+                    .without_cache()
+                    .get_range(path, section.range.clone())
+                    .await?;
+                section.decode(fresh).map_err(|e| self.named(e))
+            }
+            (result, _) => result.map_err(|e| self.named(e)),
+        }
     }
 
     /// Several whole sections in one round; same order as asked.
@@ -179,11 +196,11 @@ impl Container {
             .collect::<Result<Vec<_>>>()?;
         let ranges: Vec<_> = sections.iter().map(|s| s.range.clone()).collect();
         let stored = self.fetch(&ranges).await?;
-        sections
-            .iter()
-            .zip(stored)
-            .map(|(section, stored)| section.decode(stored).map_err(|e| self.named(e)))
-            .collect()
+        let mut out = Vec::with_capacity(sections.len());
+        for (section, stored) in sections.into_iter().zip(stored) {
+            out.push(self.decode(section, stored).await?);
+        }
+        Ok(out)
     }
 
     /// Parts of an uncompressed section, by offsets within it, in one round; same order as asked. Not checked against
