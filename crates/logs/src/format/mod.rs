@@ -1,0 +1,82 @@
+//! What the engine writes: the WAL payload and the structures of a block. One structure per file.
+
+pub(crate) mod directory;
+pub(crate) mod page;
+pub(crate) mod wal;
+
+use std::cell::RefCell;
+use std::io::Read as _;
+
+use trilith_codec::DecodeError;
+use trilith_model::{Error, Result};
+
+/// Buffers up to this size are allocated at once when a length is read; larger ones grow with the bytes that
+/// really come, so that a forged length costs nothing.
+const TRUSTED_LEN: usize = 8 << 20;
+
+thread_local! {
+    // A zstd context is 150 KiB and slow to build compared with a small page.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Decompresses a zstd frame that must hold exactly `raw_len` bytes.
+///
+/// # Errors
+/// `Corrupt` for anything else. Allocates no more than the frame really holds, plus 8 MiB.
+pub(crate) fn unzstd(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+    let corrupt = |what: &str| Error::corrupt(format!("compressed bytes {what}"));
+    if raw_len <= TRUSTED_LEN {
+        let mut out = Vec::with_capacity(raw_len);
+        DECOMPRESSOR.with_borrow_mut(|slot| {
+            let decompressor = match slot {
+                Some(d) => d,
+                None => slot.insert(
+                    zstd::bulk::Decompressor::new()
+                        .map_err(|e| Error::internal(format!("no zstd context: {e}")))?,
+                ),
+            };
+            decompressor
+                .decompress_to_buffer(bytes, &mut out)
+                .map_err(|_| corrupt("do not decompress"))
+        })?;
+        return if out.len() == raw_len {
+            Ok(out)
+        } else {
+            Err(corrupt("have another length than noted"))
+        };
+    }
+    let mut out = Vec::with_capacity(TRUSTED_LEN);
+    let decoder =
+        zstd::stream::read::Decoder::new(bytes).map_err(|_| corrupt("do not decompress"))?;
+    decoder
+        .take(raw_len as u64 + 1)
+        .read_to_end(&mut out)
+        .map_err(|_| corrupt("do not decompress"))?;
+    if out.len() == raw_len {
+        Ok(out)
+    } else {
+        Err(corrupt("have another length than noted"))
+    }
+}
+
+/// Compresses into one frame; the context is kept between calls.
+pub(crate) struct Compressor(zstd::bulk::Compressor<'static>);
+
+impl Compressor {
+    pub fn new(level: i32) -> Result<Self> {
+        zstd::bulk::Compressor::new(level)
+            .map(Compressor)
+            .map_err(|e| Error::internal(format!("no zstd context: {e}")))
+    }
+
+    pub fn compress(&mut self, raw: &[u8]) -> Result<Vec<u8>> {
+        self.0
+            .compress(raw)
+            .map_err(|e| Error::internal(format!("zstd refused to compress: {e}")))
+    }
+}
+
+/// As `Corrupt`, with what was being read.
+pub(crate) fn corrupt(what: &'static str) -> impl Fn(DecodeError) -> Error {
+    move |e| Error::corrupt(format!("{what}: {e}"))
+}
