@@ -217,10 +217,9 @@ impl SegmentStore for MemoryStore {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         disk.files.insert(name.to_owned(), FileState::default());
-        if let Err(e) = disk.append(name, header).and_then(|()| disk.sync(name)) {
-            // The remnant stays, to prove that it does no harm.
-            return Err(e);
-        }
+        // After an error the remnant stays, to prove that it does no harm.
+        disk.append(name, header)?;
+        disk.sync(name)?;
         Ok(Box::new(MemoryWriter {
             store: self.clone(),
             name: name.to_owned(),
