@@ -1,0 +1,185 @@
+//! One series of a head.
+
+use trilith_model::{Sample, TimeRange};
+
+use crate::chunk::{OpenChunk, SealedChunk};
+
+/// Late samples kept plain before they are sorted and sealed into a chunk of their own.
+const LATE_SAMPLES_MAX: usize = 64;
+
+/// Samples in write order, compressed: chunks of ascending samples, and apart from them those that came late.
+#[derive(Debug, Default)]
+pub(crate) struct Series {
+    sealed: Vec<SealedChunk>,
+    open: OpenChunk,
+    /// The newest sample, also right after a seal.
+    last: Option<(i64, u64)>,
+    /// Rare, so it costs a pointer only.
+    late: Option<Box<Late>>,
+}
+
+#[derive(Debug, Default)]
+struct Late {
+    sealed: Vec<SealedChunk>,
+    /// In write order; of equal times the later one counts.
+    open: Vec<Sample>,
+}
+
+impl Series {
+    /// The newest sample by time: (ms, value bits).
+    pub(crate) fn last(&self) -> Option<(i64, u64)> {
+        self.last
+    }
+
+    /// Adds a sample. One that is not newer than all others goes to the late ones, except an exact repetition of
+    /// the newest, which changes nothing.
+    pub(crate) fn append(&mut self, s: Sample) {
+        let bits = s.value.to_bits();
+        match self.last {
+            Some((t, b)) if s.ts_ms == t && bits == b => {}
+            Some((t, _)) if s.ts_ms <= t => self.append_late(s),
+            _ => {
+                self.open.append(s.ts_ms, s.value);
+                self.last = Some((s.ts_ms, bits));
+                if self.open.is_full() {
+                    self.sealed.push(self.open.seal());
+                }
+            }
+        }
+    }
+
+    fn append_late(&mut self, s: Sample) {
+        let late = self.late.get_or_insert_default();
+        late.open.push(s);
+        if late.open.len() >= LATE_SAMPLES_MAX {
+            let (times, values) = last_of_each(std::mem::take(&mut late.open));
+            let mut chunk = OpenChunk::default();
+            for (t, v) in times.iter().zip(&values) {
+                chunk.append(*t, *v);
+            }
+            late.sealed.push(chunk.seal());
+        }
+    }
+
+    /// Approximate heap bytes.
+    #[cfg(test)]
+    pub(crate) fn heap_bytes(&self) -> usize {
+        // Beside the bytes: the allocator's header of each chunk.
+        let chunks = |c: &[SealedChunk]| c.iter().map(|c| c.heap_bytes() + 16).sum::<usize>();
+        let late = self.late.as_ref().map_or(0, |l| chunks(&l.sealed));
+        chunks(&self.sealed) + late + self.growing_bytes()
+    }
+
+    /// Heap bytes without the sealed chunks: what an append changes, cheap to ask before and after.
+    pub(crate) fn growing_bytes(&self) -> usize {
+        self.open.heap_bytes() + self.late.as_ref().map_or(0, |l| l.open.capacity() * 16 + 64)
+    }
+
+    pub(crate) fn sealed_chunks(&self) -> usize {
+        self.sealed.len() + self.late.as_ref().map_or(0, |l| l.sealed.len())
+    }
+
+    /// Bytes of the chunk sealed last; 0 when there is none.
+    pub(crate) fn last_sealed_bytes(&self) -> usize {
+        let late = self.late.as_ref().and_then(|l| l.sealed.last());
+        self.sealed.last().into_iter().chain(late).map(|c| c.heap_bytes() + 16).max().unwrap_or(0)
+    }
+
+    /// Calls `f` with time ranges that together hold every sample.
+    pub(crate) fn for_each_range(&self, mut f: impl FnMut(TimeRange)) {
+        let late = self.late.as_deref();
+        for c in self.sealed.iter().chain(late.map_or(&[][..], |l| &l.sealed)) {
+            f(TimeRange::new(c.min_ms, c.max_ms));
+        }
+        if let Some((last, _)) = self.open.last() {
+            f(TimeRange::new(self.open.first_ms(), last));
+        }
+        for s in late.map_or(&[][..], |l| &l.open) {
+            f(TimeRange::new(s.ts_ms, s.ts_ms));
+        }
+    }
+
+    /// Appends the samples of the range to `times` and `values`: ascending, of equal times the one written last.
+    pub(crate) fn read(&self, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        let from = times.len();
+        let mut put = |s: Sample| {
+            if range.contains(s.ts_ms) {
+                times.push(s.ts_ms);
+                values.push(s.value);
+            }
+        };
+        let overlaps = |c: &SealedChunk| range.overlaps(TimeRange::new(c.min_ms, c.max_ms));
+        for c in self.sealed.iter().filter(|c| overlaps(c)) {
+            c.for_each(&mut put);
+        }
+        if let Some((last, _)) = self.open.last()
+            && range.overlaps(TimeRange::new(self.open.first_ms(), last))
+        {
+            self.open.for_each(&mut put);
+        }
+        let Some(late) = &self.late else { return };
+        // Late samples come last, so that a stable sort keeps them behind the ones they replace.
+        for c in late.sealed.iter().filter(|c| overlaps(c)) {
+            c.for_each(&mut put);
+        }
+        late.open.iter().copied().for_each(&mut put);
+        if !times[from..].is_sorted_by(|a, b| a < b) {
+            let all = times.drain(from..).zip(values.drain(from..)).map(|(ts_ms, value)| Sample { ts_ms, value });
+            let (t, v) = last_of_each(all.collect());
+            times.extend(t);
+            values.extend(v);
+        }
+    }
+}
+
+/// Sorts by time; of equal times the last one given stays.
+pub(crate) fn last_of_each(mut samples: Vec<Sample>) -> (Vec<i64>, Vec<f64>) {
+    samples.sort_by_key(|s| s.ts_ms);
+    let mut times: Vec<i64> = Vec::with_capacity(samples.len());
+    let mut values: Vec<f64> = Vec::with_capacity(samples.len());
+    for s in samples {
+        if times.last() == Some(&s.ts_ms) {
+            values.pop();
+            times.pop();
+        }
+        times.push(s.ts_ms);
+        values.push(s.value);
+    }
+    (times, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn reads_like_a_map(
+            samples in proptest::collection::vec((0i64..400, 0u32..3), 0..900),
+            ordered in any::<bool>(), a in 0i64..400, b in 0i64..400,
+        ) {
+            let mut samples = samples;
+            if ordered {
+                samples.sort_by_key(|s| s.0);
+            }
+            let mut series = Series::default();
+            let mut model = BTreeMap::new();
+            for &(ts_ms, v) in &samples {
+                series.append(Sample { ts_ms, value: f64::from(v) });
+                model.insert(ts_ms, f64::from(v));
+            }
+            let (a, b) = (a.min(b), a.max(b));
+            for range in [TimeRange::ALL, TimeRange::new(a, b)] {
+                let (mut t, mut v) = (vec![-1], vec![-1.0]);
+                series.read(range, &mut t, &mut v);
+                let got: Vec<(i64, f64)> = t.into_iter().zip(v).skip(1).collect();
+                let want: Vec<(i64, f64)> = model.range(range.min..=range.max).map(|(t, v)| (*t, *v)).collect();
+                prop_assert_eq!(got, want);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Which series, and where each of them is.
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+use trilith_index::{Bitmap, select};
+use trilith_model::{Error, ErrorKind, Labels, LabelsRef, Matcher, Result, TimeRange};
+use trilith_query::{QueryContext, Reservation};
+
+use super::{Sources, skip_damaged};
+use crate::head::HeadSeriesRef;
+use crate::order;
+
+/// A series and its parts, as (source, ordinal in the source), sources ascending.
+#[derive(Debug)]
+pub(crate) struct PlannedSeries {
+    pub(crate) labels: Labels,
+    pub(crate) parts: SmallVec<[(u32, u32); 2]>,
+}
+
+/// What `select` will read, in the order of series inside blocks.
+pub(crate) struct Plan {
+    pub(crate) sources: Sources,
+    pub(crate) range: TimeRange,
+    pub(crate) series: Vec<PlannedSeries>,
+    _memory: Reservation,
+}
+
+/// CPU work.
+///
+/// # Errors
+/// `Execution` when there are more series than `query_series_max` or than fit the memory; `Corrupt` of a head's
+/// postings never happens, those of blocks are warned about.
+pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], range: TimeRange) -> Result<Plan> {
+    let mut found = Found::new(ctx)?;
+    let check = || ctx.check();
+    for (n, block) in sources.blocks.iter().enumerate() {
+        let index = &block.reader.index;
+        let mut packed = Vec::new();
+        let mut resolve = || -> Result<()> {
+            for (i, ordinal) in select(index, matchers, &check)?.iter().enumerate() {
+                if i % 4096 == 0 {
+                    ctx.check()?;
+                }
+                packed.clear();
+                index.labels_into(ordinal, &mut packed)?;
+                found.add(LabelsRef::from_packed_trusted(&packed), |l| l.to_owned(), n as u32, ordinal)?;
+            }
+            Ok(())
+        };
+        resolve().or_else(|e| skip_damaged(ctx, &block.handle, e))?;
+    }
+    for (n, head) in (sources.blocks.len()..).zip(&sources.heads) {
+        head.with_index(|index| -> Result<()> {
+            let ordinals: Bitmap = select(&index.postings, matchers, &check)?;
+            for (i, ordinal) in ordinals.iter().enumerate() {
+                if i % 4096 == 0 {
+                    ctx.check()?;
+                }
+                let labels = index.labels(HeadSeriesRef(ordinal));
+                found.add(labels.as_ref(), |_| labels.clone(), n as u32, ordinal)?;
+            }
+            Ok(())
+        })?;
+    }
+    let Found { mut series, memory, .. } = found;
+    series.sort_unstable_by(|a, b| order::compare(a.labels.as_ref(), b.labels.as_ref()));
+    Ok(Plan { sources, range, series, _memory: memory })
+}
+
+struct Found<'a> {
+    ctx: &'a QueryContext,
+    table: HashTable<(u64, u32)>,
+    series: Vec<PlannedSeries>,
+    memory: Reservation,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl<'a> Found<'a> {
+    fn new(ctx: &'a QueryContext) -> Result<Self> {
+        Ok(Found {
+            ctx,
+            table: HashTable::new(),
+            series: Vec::new(),
+            memory: ctx.memory.reserve(0)?,
+            hasher: foldhash::fast::RandomState::default(),
+        })
+    }
+
+    fn add(&mut self, labels: LabelsRef<'_>, own: impl FnOnce(LabelsRef<'_>) -> Labels, source: u32, ordinal: u32) -> Result<()> {
+        let hash = self.hasher.hash_one(labels.as_packed());
+        let known = self
+            .table
+            .find(hash, |&(h, i)| h == hash && self.series[i as usize].labels.as_packed() == labels.as_packed());
+        if let Some(&(_, i)) = known {
+            let parts = &mut self.series[i as usize].parts;
+            if parts.spilled() {
+                self.memory.grow(8)?;
+            }
+            parts.push((source, ordinal));
+            return Ok(());
+        }
+        let max = self.ctx.limits.query_series_max;
+        if max != 0 && self.series.len() as u64 >= max {
+            return Err(too_many_series(max));
+        }
+        self.memory.grow(labels.as_packed().len() + std::mem::size_of::<PlannedSeries>() + 48)?;
+        // query_series_max and the memory budget end this long before 2^32.
+        self.table.insert_unique(hash, (hash, self.series.len() as u32), |&(h, _)| h);
+        self.series.push(PlannedSeries { labels: own(labels), parts: SmallVec::from_slice(&[(source, ordinal)]) });
+        Ok(())
+    }
+}
+
+pub(crate) fn too_many_series(max: u64) -> Error {
+    Error::new(
+        ErrorKind::Execution,
+        format!("query selects more than {max} series (limits.query-series-max); narrow the selector"),
+    )
+}
+
+impl Plan {
+    /// Splits the series into runs of bounded size.
+    pub(crate) fn runs(self: &Arc<Self>) -> Vec<std::ops::Range<usize>> {
+        const SERIES_MAX: usize = 1024;
+        const SAMPLES_TARGET: u64 = 256 << 10;
+        let per_series: Vec<u64> = self
+            .sources
+            .blocks
+            .iter()
+            .map(|b| {
+                let m = &b.handle.meta;
+                let span = |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
+                let part = span(self.range.min.max(m.time_min), self.range.max.min(m.time_max)) / span(m.time_min, m.time_max);
+                ((m.items / m.groups.max(1)) as f64 * part) as u64 + 1
+            })
+            .collect();
+        // A head's share is not known before it is read; it holds minutes, not days.
+        let estimate = |s: &PlannedSeries| -> u64 {
+            s.parts.iter().map(|&(n, _)| per_series.get(n as usize).copied().unwrap_or(64)).sum()
+        };
+        let mut runs = Vec::new();
+        let (mut from, mut samples) = (0, 0);
+        for (i, s) in self.series.iter().enumerate() {
+            let n = estimate(s);
+            if i > from && (i - from >= SERIES_MAX || samples + n > SAMPLES_TARGET) {
+                runs.push(from..i);
+                (from, samples) = (i, 0);
+            }
+            samples += n;
+        }
+        if from < self.series.len() {
+            runs.push(from..self.series.len());
+        }
+        runs
+    }
+}
