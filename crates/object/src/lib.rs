@@ -21,7 +21,8 @@
 //!   gone must not look empty.
 //!
 //! Crash behaviour: an object is there whole or not at all. Local files are written beside their name, synced, and
-//! linked to it (create) or renamed (upload); a crash can leave `name#1` behind, which no list shows. A multipart
+//! linked to it (create) or renamed (upload); a crash can leave `name#1` behind, which no list shows and which a start
+//!   removes a day later. A multipart
 //! upload that dies leaves invisible parts in the bucket. A write whose answer was lost may have been applied, or be
 //! applied later: see [`Store::put_if_absent`].
 //!
@@ -36,6 +37,7 @@ mod probe;
 mod ranges;
 mod retry;
 mod single_flight;
+mod staging;
 mod stats;
 mod store;
 mod upload;

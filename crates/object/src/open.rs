@@ -2,6 +2,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -11,11 +12,12 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use trilith_model::rng::Rng;
-use trilith_model::{Clock, Error, Result};
+use trilith_model::{Clock, Error, Result, task};
 
 use crate::cache::RangeCache;
 use crate::error::one_line;
 use crate::options::StoreOptions;
+use crate::staging::{STAGING_AGE_MIN, sweep};
 use crate::store::{Place, Store};
 
 /// A checked URL.
@@ -65,23 +67,20 @@ impl Store {
                 };
                 (Arc::new(InMemory::new()), place)
             }
-            Target::Local(folder) => open_folder(folder, options.fsync).await?,
+            Target::Local(folder) => open_folder(folder, options.fsync, clock.as_ref()).await?,
             Target::Remote {
                 provider,
                 bucket,
                 prefix,
             } => {
-                let inner = connect(provider, &bucket, &options).map_err(|e| {
+                let (inner, endpoint) = connect(provider, &bucket, &options).map_err(|e| {
                     Error::invalid(format!("storage URL {url:?}: {}", one_line(&e)))
                 })?;
-                let endpoint = options
-                    .endpoint
-                    .as_deref()
-                    .map(|e| format!(" at {e}"))
+                let at = endpoint
+                    .map(|e| format!(" at {}", without_user(&e)))
                     .unwrap_or_default();
-                let scheme = provider.scheme();
                 let place = Place {
-                    url: format!("{scheme}://{bucket}/{prefix}{endpoint}"),
+                    url: format!("{}://{bucket}/{prefix}{at}", provider.scheme()),
                     // S3's directory buckets list in any order.
                     lists_in_order: !bucket.ends_with("--x-s3"),
                     prefix,
@@ -154,7 +153,11 @@ fn parse(url: &str) -> Result<Target> {
     }
 }
 
-async fn open_folder(folder: PathBuf, fsync: bool) -> Result<(Arc<dyn ObjectStore>, Place)> {
+async fn open_folder(
+    folder: PathBuf,
+    fsync: bool,
+    clock: &dyn Clock,
+) -> Result<(Arc<dyn ObjectStore>, Place)> {
     let failed = |what: &str, e: &dyn std::fmt::Display| {
         Error::unavailable(format!("storage folder {}: {what}: {e}", folder.display()))
     };
@@ -167,6 +170,7 @@ async fn open_folder(folder: PathBuf, fsync: bool) -> Result<(Arc<dyn ObjectStor
     check_writable(&root)
         .await
         .map_err(|e| failed("is not writable", &e))?;
+    sweep_later(&root, clock);
     let inner = LocalFileSystem::new_with_prefix(&root)
         .map_err(|e| failed("cannot be opened", &one_line(&e)))?
         .with_fsync(fsync)
@@ -180,11 +184,38 @@ async fn open_folder(folder: PathBuf, fsync: bool) -> Result<(Arc<dyn ObjectStor
     Ok((Arc::new(inner), place))
 }
 
+/// Walks a large folder for a while, so nobody waits for it.
+fn sweep_later(root: &FilePath, clock: &dyn Clock) {
+    let root = root.to_owned();
+    let now = Duration::from_nanos(u64::try_from(clock.now_ns()).unwrap_or(0));
+    let before = SystemTime::UNIX_EPOCH + now.saturating_sub(STAGING_AGE_MIN);
+    task::spawn("sweep staging files", async move {
+        let swept = root.clone();
+        match task::background(move || sweep(&swept, before)).await {
+            Ok(0) => {}
+            Ok(removed) => {
+                tracing::info!(folder = %root.display(), removed, "removed files of uploads that crashed")
+            }
+            Err(e) => {
+                tracing::warn!(folder = %root.display(), error = %e, "looking for files of crashed uploads failed")
+            }
+        }
+    });
+}
+
 async fn check_writable(root: &FilePath) -> std::io::Result<()> {
     // Hidden from lists by its `#` and digits, like the staging files of the backend.
     let name = root.join(format!("writable#{}", std::process::id()));
     tokio::fs::write(&name, b"").await?;
     tokio::fs::remove_file(&name).await
+}
+
+/// For messages: a URL may carry a password.
+fn without_user(endpoint: &str) -> &str {
+    match endpoint.split_once("://") {
+        Some((_, rest)) => rest.rsplit_once('@').map_or(endpoint, |(_, host)| host),
+        None => endpoint,
+    }
 }
 
 impl Provider {
@@ -197,11 +228,12 @@ impl Provider {
     }
 }
 
+/// The backend, and its endpoint unless that is the provider's own.
 fn connect(
     provider: Provider,
     bucket: &str,
     options: &StoreOptions,
-) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
+) -> Result<(Arc<dyn ObjectStore>, Option<String>), object_store::Error> {
     install_tls_provider();
     // Ours is the only retry, see `retry`.
     let retry = RetryConfig {
@@ -215,6 +247,7 @@ fn connect(
         .saturating_add(options.timeout_per_mib.saturating_mul(mib));
     let limit = format!("{} seconds", limit.as_secs().max(1));
     let allow_http = options.allow_http.then_some("true");
+    let endpoint = options.endpoint.clone();
     Ok(match provider {
         Provider::S3 => {
             let client = AmazonS3ConfigKey::Client;
@@ -236,20 +269,24 @@ fn connect(
             if let Some(yes) = allow_http {
                 b = b.with_config(client(ClientConfigKey::AllowHttp), yes);
             }
-            let endpoint = b
-                .get_config_value(&AmazonS3ConfigKey::Endpoint)
-                .unwrap_or_default();
+            let endpoint = b.get_config_value(&AmazonS3ConfigKey::Endpoint);
             let http = b
                 .get_config_value(&client(ClientConfigKey::AllowHttp))
                 .unwrap_or_default();
-            if endpoint.starts_with("http://")
-                && !matches!(http.as_str(), "true" | "1" | "on" | "yes" | "y")
+            let http = matches!(http.as_str(), "true" | "1" | "on" | "yes" | "y");
+            if let Some(endpoint) = endpoint
+                .as_ref()
+                .filter(|e| e.starts_with("http://") && !http)
             {
                 return Err(object_store::Error::NotSupported {
-                    source: format!("the endpoint {endpoint} is not encrypted; allow it with AWS_ALLOW_HTTP=true").into(),
+                    source: format!(
+                        "the endpoint {} is not encrypted; allow it with AWS_ALLOW_HTTP=true",
+                        without_user(endpoint)
+                    )
+                    .into(),
                 });
             }
-            Arc::new(b.build()?)
+            (Arc::new(b.build()?), endpoint)
         }
         Provider::Gcs => {
             let mut b = GoogleCloudStorageBuilder::from_env()
@@ -265,7 +302,7 @@ fn connect(
             if let Some(yes) = allow_http {
                 b = b.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), yes);
             }
-            Arc::new(b.build()?)
+            (Arc::new(b.build()?), endpoint)
         }
         Provider::Azure => {
             let mut b = MicrosoftAzureBuilder::from_env()
@@ -281,7 +318,7 @@ fn connect(
             if let Some(yes) = allow_http {
                 b = b.with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), yes);
             }
-            Arc::new(b.build()?)
+            (Arc::new(b.build()?), endpoint)
         }
     })
 }
@@ -406,6 +443,26 @@ mod tests {
         assert!(
             e.kind == ErrorKind::Invalid && e.message.contains("AWS_ALLOW_HTTP"),
             "{e}"
+        );
+    }
+
+    #[tokio::test]
+    async fn tls_has_a_provider() {
+        let options = StoreOptions {
+            endpoint: Some("https://127.0.0.1:1".into()),
+            provider: [("aws_access_key_id", "k"), ("aws_secret_access_key", "s")]
+                .into_iter()
+                .collect(),
+            attempts_max: 1,
+            ..StoreOptions::default()
+        };
+        let rng = Arc::new(Rng::seeded(1));
+        let store = Store::open("s3://b", options, Arc::new(SystemClock), rng)
+            .await
+            .unwrap();
+        assert_eq!(
+            store.get("x").await.unwrap_err().kind,
+            ErrorKind::Unavailable
         );
     }
 }

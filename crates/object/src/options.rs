@@ -101,6 +101,18 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
+    /// The same with every value that would hang or panic moved to the nearest that works, for constructors that cannot
+    /// fail.
+    pub(crate) fn clamped(mut self) -> Self {
+        let permits = 1..=tokio::sync::Semaphore::MAX_PERMITS;
+        self.reads_max = self.reads_max.clamp(*permits.start(), *permits.end());
+        self.writes_max = self.writes_max.clamp(*permits.start(), *permits.end());
+        self.attempts_max = self.attempts_max.max(1);
+        self.request_bytes_max = self.request_bytes_max.max(1);
+        self.part_bytes = self.part_bytes.max(1);
+        self
+    }
+
     /// # Errors
     /// `Invalid`, naming the first setting that cannot work.
     pub fn check(&self) -> Result<()> {

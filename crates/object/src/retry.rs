@@ -69,7 +69,7 @@ impl Retry {
             rng,
             reads: Semaphore::new(options.reads_max),
             writes: Semaphore::new(options.writes_max),
-            attempts_max: options.attempts_max.max(1),
+            attempts_max: options.attempts_max,
             backoff_min: options.backoff_min,
             backoff_max: options.backoff_max,
             total_timeout: options.total_timeout,

@@ -47,7 +47,8 @@ pub struct ObjectInfo {
     pub modified_ms: i64,
 }
 
-/// Cheap to clone; all clones share connections, cache and limits. Paths are relative to the store's prefix and use `/`.
+/// Cheap to clone; all clones share connections, cache and limits. Paths are relative to the store's prefix and use `/`;
+/// an object must not have the name of another one's folder, which a local store cannot hold.
 ///
 /// Every operation may be dropped at any time. A dropped or failed write has an unknown outcome: the backend may
 /// apply it later still. Errors are `Unavailable` when a later try may succeed (network, overload, full disk, denied
@@ -128,6 +129,7 @@ impl Store {
         place: Place,
         cache: RangeCache,
     ) -> Self {
+        let options = options.clamped();
         let retry = Retry::new(&options, clock, rng);
         let core = Core {
             inner,

@@ -211,6 +211,39 @@ async fn s3_retries_do_not_multiply() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s3_lists_go_on_where_they_broke() {
+    let (dir, server) = server();
+    let folder = dir.path().join("bucket/prefix/many");
+    std::fs::create_dir_all(&folder).unwrap();
+    for i in 0..2_500 {
+        std::fs::write(folder.join(format!("{i:05}")), "x").unwrap();
+    }
+    let store = open_s3(&server, "s3://bucket/prefix", options()).await;
+    // Page one comes, page two is refused twice; the third try asks for what follows page one.
+    server.inject_for(
+        Filter::path("continuation-token="),
+        Fault::Error503 { times: 1 },
+    );
+    server.inject_for(Filter::path("start-after="), Fault::Error503 { times: 1 });
+    let before = server.requests();
+    let mut names: Vec<String> = store
+        .list("many")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|o| o.path)
+        .collect();
+    assert_eq!(
+        server.requests() - before,
+        5,
+        "three pages, two of them refused once"
+    );
+    assert!(names.is_sorted());
+    names.dedup();
+    assert_eq!(names.len(), 2_500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s3_parts_are_repeated_alone() {
     let (_dir, server) = server();
     let store = open_s3(&server, "s3://bucket", options()).await;
