@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::Target;
 use crate::memory::peak_of;
 use crate::mutate::{Random, input};
-use crate::{Target, target};
+#[cfg(test)]
+use crate::target;
 
 /// Inputs have at most 64 KiB; no decoder needs this much for one.
 const PEAK_BYTES_MAX: usize = 512 << 20;
