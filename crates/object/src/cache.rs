@@ -20,6 +20,8 @@ use crate::options::DiskCacheOptions;
 
 /// Larger entries than this part of the memory tier are not kept: one long read must not empty the cache.
 const ENTRY_PART_MAX: u64 = 8;
+/// Each shard has its own share of the memory; the largest entry must leave room for others in it.
+const SHARDS: usize = 4;
 /// The disk tier writes in blocks of this size; an entry must fit into one.
 const DISK_BLOCK_BYTES: usize = 16 << 20;
 /// Space of an entry besides its body: key, hash table, list links.
@@ -57,6 +59,7 @@ impl RangeCache {
         }
         let cache = CacheBuilder::new(capacity(bytes))
             .with_name("objects")
+            .with_shards(SHARDS)
             .with_weighter(weight)
             .build();
         RangeCache::Memory {
@@ -68,6 +71,9 @@ impl RangeCache {
     /// # Errors
     /// `Unavailable`: the folder cannot be used.
     pub async fn hybrid(memory_bytes: u64, disk: &DiskCacheOptions) -> Result<Self> {
+        if memory_bytes == 0 {
+            return Ok(RangeCache::Off);
+        }
         let failed = |what: &dyn std::fmt::Display| {
             Error::unavailable(format!("disk cache in {}: {what}", disk.path.display()))
         };
@@ -82,7 +88,8 @@ impl RangeCache {
             .with_name("objects")
             // Written at once rather than on eviction, so that a restart or a crash finds a warm cache.
             .with_policy(HybridCachePolicy::WriteOnInsertion)
-            .memory(capacity(memory_bytes.max(1 << 20)))
+            .memory(capacity(memory_bytes))
+            .with_shards(SHARDS)
             .with_weighter(weight)
             .storage()
             .with_io_engine_config(PsyncIoEngineConfig::new())

@@ -38,7 +38,7 @@ pub struct StoreOptions {
     pub request_bytes_max: u64,
     /// Objects above this size are uploaded in parts of this size. At least 5 MiB for S3.
     pub part_bytes: u64,
-    /// Memory tier of the read cache; 0 turns the cache off.
+    /// Memory tier of the read cache; 0 turns the cache off, both tiers.
     pub cache_memory_bytes: u64,
     /// Disk tier of the read cache, below the memory tier; only for remote stores.
     pub cache_disk: Option<DiskCacheOptions>,

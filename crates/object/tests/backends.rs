@@ -173,6 +173,47 @@ async fn s3() {
     assert_eq!(whole.list("some").await.unwrap()[0].path, "some/prefix/x/y");
 }
 
+/// The environment belongs to the process, so a child has it set.
+#[test]
+fn s3_from_the_environment() {
+    let (dir, server) = server();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "s3_environment_child", "--ignored"])
+        .envs(server.env())
+        .output()
+        .unwrap();
+    assert!(
+        child.status.success(),
+        "{}",
+        String::from_utf8_lossy(&child.stdout)
+    );
+    assert_eq!(
+        std::fs::read(dir.path().join("bucket/env/x")).unwrap(),
+        b"y"
+    );
+}
+
+#[tokio::test]
+#[ignore = "the child of s3_from_the_environment"]
+async fn s3_environment_child() {
+    let rng = Arc::new(Rng::from_os());
+    let store = Store::open(
+        "s3://bucket/env",
+        StoreOptions::default(),
+        Arc::new(SystemClock),
+        rng,
+    )
+    .await
+    .unwrap();
+    assert!(
+        store.url().contains("s3://bucket/env at http://127.0.0.1:"),
+        "{}",
+        store.url()
+    );
+    store.probe().await.unwrap();
+    store.upload("x", "y".into()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conflicts_are_asked_again() {
     let (_dir, server) = server();
