@@ -512,3 +512,67 @@ async fn a_storm_of_everything_gives_no_wrong_answer() {
         assert_eq!(store.list("storm").await.unwrap().len(), 10, "seed {seed}");
     }
 }
+
+/// `mount -t tmpfs -o size=8m tmpfs DIR; TRILITH_SMALL_DISK=DIR cargo test -p trilith-object -- --ignored a_full_disk`
+#[tokio::test]
+#[ignore = "needs a small disk in TRILITH_SMALL_DISK"]
+async fn a_full_disk_refuses_and_recovers() {
+    let dir = std::env::var("TRILITH_SMALL_DISK").expect("a folder on a disk of less than 16 MiB");
+    let url = format!("{dir}/data");
+    let rng = Arc::new(Rng::from_os());
+    let store = Store::open(
+        &url,
+        StoreOptions {
+            fsync: true,
+            ..options()
+        },
+        Arc::new(SystemClock),
+        rng,
+    )
+    .await
+    .unwrap();
+    let (small, large) = (
+        conformance::pattern(900 << 10),
+        conformance::pattern(16 << 20),
+    );
+    let full = |e: trilith_model::Error| {
+        assert_eq!(e.kind, ErrorKind::Unavailable, "{e}");
+        assert!(
+            e.message.contains("disk is full") && !e.message.contains("gave up"),
+            "{e}"
+        );
+    };
+    full(store.upload("large", large).await.unwrap_err());
+    let mut stored = 0;
+    loop {
+        match store
+            .put_if_absent(&format!("small/{stored}"), small.clone())
+            .await
+        {
+            Ok(outcome) => assert_eq!(outcome, PutOutcome::Created),
+            Err(e) => break full(e),
+        }
+        stored += 1;
+        assert!(stored < 100, "the disk is not small");
+    }
+    assert!(stored > 0);
+    let listed = store.list("").await.unwrap();
+    assert_eq!(
+        listed.len(),
+        stored,
+        "what was refused left nothing: {listed:?}"
+    );
+    assert_eq!(
+        std::fs::read_dir(format!("{url}/small")).unwrap().count(),
+        stored,
+        "no staging files either"
+    );
+    for object in listed {
+        assert_eq!(
+            store.get(&object.path).await.unwrap().as_ref(),
+            Some(&small)
+        );
+        store.delete(&object.path).await.unwrap();
+    }
+    store.probe().await.unwrap();
+}
