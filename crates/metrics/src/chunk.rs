@@ -105,7 +105,10 @@ impl OpenChunk {
         self.leading = leading;
         self.trailing = trailing;
         self.window = true;
-        self.put(0b11 << 12 | u64::from(leading) << 6 | u64::from(width - 1), 14);
+        self.put(
+            0b11 << 12 | u64::from(leading) << 6 | u64::from(width - 1),
+            14,
+        );
         self.put(xor >> trailing, width);
     }
 
@@ -122,7 +125,11 @@ impl OpenChunk {
         let head = if free == 64 { 0 } else { self.pending << free };
         let word = head | bits >> rest;
         self.data.extend_from_slice(&word.to_be_bytes());
-        self.pending = if rest == 0 { 0 } else { bits & (u64::MAX >> (64 - rest)) };
+        self.pending = if rest == 0 {
+            0
+        } else {
+            bits & (u64::MAX >> (64 - rest))
+        };
         self.pending_bits = rest;
     }
 
@@ -141,7 +148,11 @@ impl OpenChunk {
     }
 
     fn tail(&self) -> [u8; 8] {
-        if self.pending_bits == 0 { [0; 8] } else { (self.pending << (64 - self.pending_bits)).to_be_bytes() }
+        if self.pending_bits == 0 {
+            [0; 8]
+        } else {
+            (self.pending << (64 - self.pending_bits)).to_be_bytes()
+        }
     }
 
     /// Calls `f` with every sample in order.
@@ -191,7 +202,10 @@ fn decode(data: &[u8], tail: [u8; 8], count: u16, mut f: impl FnMut(Sample)) {
                 bits ^= r.take(width) << trailing;
             }
         }
-        f(Sample { ts_ms: ts, value: f64::from_bits(bits) });
+        f(Sample {
+            ts_ms: ts,
+            value: f64::from_bits(bits),
+        });
     }
 }
 
@@ -257,14 +271,27 @@ mod tests {
         let mut got = Vec::new();
         sealed.for_each(|s| got.push((s.ts_ms, s.value.to_bits())));
         assert_eq!(got, samples);
-        assert_eq!((sealed.min_ms, sealed.max_ms), (samples[0].0, samples[samples.len() - 1].0));
+        assert_eq!(
+            (sealed.min_ms, sealed.max_ms),
+            (samples[0].0, samples[samples.len() - 1].0)
+        );
     }
 
     #[test]
     fn extremes() {
         check(&[(i64::MIN, 0), (i64::MAX, u64::MAX)]);
-        check(&[(i64::MIN, 0), (-1, 1), (0, 1 << 63), (i64::MAX, STALE_NAN_BITS)]);
-        check(&[(0, 1.5f64.to_bits()), (15, 1.5f64.to_bits()), (30, STALE_NAN_BITS), (45, 0)]);
+        check(&[
+            (i64::MIN, 0),
+            (-1, 1),
+            (0, 1 << 63),
+            (i64::MAX, STALE_NAN_BITS),
+        ]);
+        check(&[
+            (0, 1.5f64.to_bits()),
+            (15, 1.5f64.to_bits()),
+            (30, STALE_NAN_BITS),
+            (45, 0),
+        ]);
     }
 
     #[test]

@@ -16,8 +16,14 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// Lengths of the aligned windows that a cut splits into, the smallest that gives few enough blocks. The first
 /// three are the levels of compaction.
-const WINDOWS_MS: [i64; 6] =
-    [2 * HOUR_MS, 12 * HOUR_MS, 192 * HOUR_MS, 1_536 * HOUR_MS, 12_288 * HOUR_MS, i64::MAX];
+const WINDOWS_MS: [i64; 6] = [
+    2 * HOUR_MS,
+    12 * HOUR_MS,
+    192 * HOUR_MS,
+    1_536 * HOUR_MS,
+    12_288 * HOUR_MS,
+    i64::MAX,
+];
 
 /// Most blocks of one tenant from one cut: a push of years of history must not become thousands of blocks.
 const BLOCKS_PER_CUT_MAX: usize = 32;
@@ -51,7 +57,9 @@ impl Engine for MetricsEngine {
     }
 
     async fn verify(&self, block: &BlockHandle) -> Result<()> {
-        verify(block).await.map_err(|e| e.context(format!("block {}", block.meta.id)))
+        verify(block)
+            .await
+            .map_err(|e| e.context(format!("block {}", block.meta.id)))
     }
 }
 
@@ -72,7 +80,9 @@ fn cut_tenant(tenant: &TenantId, head: &TenantHead) -> Result<Vec<BlockDraft>> {
             let to = from + times[from..].partition_point(|t| t.div_euclid(window) == id);
             let writer = match writers.entry(id) {
                 std::collections::btree_map::Entry::Occupied(w) => w.into_mut(),
-                std::collections::btree_map::Entry::Vacant(v) => v.insert(BlockWriter::in_memory()?),
+                std::collections::btree_map::Entry::Vacant(v) => {
+                    v.insert(BlockWriter::in_memory()?)
+                }
             };
             writer.add(labels.as_ref(), &times[from..to], &values[from..to])?;
             from = to;
@@ -83,7 +93,12 @@ fn cut_tenant(tenant: &TenantId, head: &TenantHead) -> Result<Vec<BlockDraft>> {
     let newest = writers.last_key_value().map(|(id, _)| *id);
     writers
         .into_iter()
-        .map(|(id, w)| w.finish(tenant.clone(), if Some(id) == newest { &metadata } else { &[] }))
+        .map(|(id, w)| {
+            w.finish(
+                tenant.clone(),
+                if Some(id) == newest { &metadata } else { &[] },
+            )
+        })
         .collect()
 }
 
@@ -121,7 +136,11 @@ async fn verify(block: &BlockHandle) -> Result<()> {
             let reader = reader.clone();
             task::background(move || reader.open_page(i, &stored)).await??
         };
-        let needed: BTreeSet<usize> = page.slots().iter().map(|s| reader.locate_vector(s.vector).0).collect();
+        let needed: BTreeSet<usize> = page
+            .slots()
+            .iter()
+            .map(|s| reader.locate_vector(s.vector).0)
+            .collect();
         let needed: Vec<usize> = needed.into_iter().collect();
         let stored = reader.fetch_times(&needed).await?;
         let reader = reader.clone();
@@ -139,7 +158,10 @@ async fn verify(block: &BlockHandle) -> Result<()> {
                 page.values(slot, times.len(), &mut values)?;
                 let range = TimeRange::new(times[0], times[times.len() - 1]);
                 if last.is_some_and(|(o, max)| o == slot.ordinal && max >= range.min) {
-                    return Err(Error::corrupt(format!("runs of series {} overlap", slot.ordinal)));
+                    return Err(Error::corrupt(format!(
+                        "runs of series {} overlap",
+                        slot.ordinal
+                    )));
                 }
                 last = Some((slot.ordinal, range.max));
                 n += times.len() as u64;
@@ -147,7 +169,9 @@ async fn verify(block: &BlockHandle) -> Result<()> {
             }
             let entry = reader.page(i);
             if entry.samples != n || entry.time != t {
-                return Err(Error::corrupt(format!("page {i} differs from its directory entry")));
+                return Err(Error::corrupt(format!(
+                    "page {i} differs from its directory entry"
+                )));
             }
             Ok((n, t))
         })
@@ -164,7 +188,10 @@ async fn verify(block: &BlockHandle) -> Result<()> {
     }
     let series = reader.index.series_count();
     if u64::from(series) != meta.groups {
-        return Err(Error::corrupt(format!("{series} series, the manifest says {}", meta.groups)));
+        return Err(Error::corrupt(format!(
+            "{series} series, the manifest says {}",
+            meta.groups
+        )));
     }
     task::background(move || verify_index(&reader)).await?
 }
@@ -180,9 +207,14 @@ fn verify_index(reader: &BlockReader) -> Result<()> {
         }
         for l in labels.iter() {
             pairs += 1;
-            let found = index.postings(l.name, l.value).map(|p| p.intersects(&trilith_index::Bitmap::of(&[o])));
+            let found = index
+                .postings(l.name, l.value)
+                .map(|p| p.intersects(&trilith_index::Bitmap::of(&[o])));
             if !matches!(found, Some(Ok(true))) {
-                return Err(Error::corrupt(format!("series {o} is missing in the postings of {}", l.name)));
+                return Err(Error::corrupt(format!(
+                    "series {o} is missing in the postings of {}",
+                    l.name
+                )));
             }
         }
     }
@@ -195,7 +227,9 @@ fn verify_index(reader: &BlockReader) -> Result<()> {
         Ok(std::ops::ControlFlow::Continue(()))
     })?;
     if pairs != posted {
-        return Err(Error::corrupt(format!("{posted} postings for {pairs} labels")));
+        return Err(Error::corrupt(format!(
+            "{posted} postings for {pairs} labels"
+        )));
     }
     Ok(())
 }

@@ -30,11 +30,17 @@ pub(crate) fn decompress(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
 
 pub(crate) fn decompress_max(bytes: &[u8], raw_len: usize, max: usize) -> Result<Vec<u8>> {
     if raw_len > max {
-        return Err(Error::corrupt(format!("compressed part claims {raw_len} bytes, more than {max}")));
+        return Err(Error::corrupt(format!(
+            "compressed part claims {raw_len} bytes, more than {max}"
+        )));
     }
-    let raw = zstd::bulk::decompress(bytes, raw_len).map_err(|e| Error::corrupt(format!("zstd: {e}")))?;
+    let raw =
+        zstd::bulk::decompress(bytes, raw_len).map_err(|e| Error::corrupt(format!("zstd: {e}")))?;
     if raw.len() != raw_len {
-        return Err(Error::corrupt(format!("part decompresses to {} bytes instead of {raw_len}", raw.len())));
+        return Err(Error::corrupt(format!(
+            "part decompresses to {} bytes instead of {raw_len}",
+            raw.len()
+        )));
     }
     Ok(raw)
 }

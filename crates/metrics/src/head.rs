@@ -73,7 +73,9 @@ pub(crate) struct TenantIndex {
 impl TenantIndex {
     fn find(&self, hash: u64, labels: LabelsRef<'_>) -> Option<HeadSeriesRef> {
         self.table
-            .find(hash, |&(h, r)| h == hash && self.labels[r as usize].as_packed() == labels.as_packed())
+            .find(hash, |&(h, r)| {
+                h == hash && self.labels[r as usize].as_packed() == labels.as_packed()
+            })
             .map(|&(_, r)| HeadSeriesRef(r))
     }
 
@@ -107,7 +109,8 @@ impl MetricsHead {
         }
         let mut tenants = self.tenants.write();
         let made = tenants.entry(tenant.clone()).or_insert_with(|| {
-            self.bytes.fetch_add(u64::from(SHARDS) * 32 + 1024, Ordering::Relaxed);
+            self.bytes
+                .fetch_add(u64::from(SHARDS) * 32 + 1024, Ordering::Relaxed);
             Arc::default()
         });
         made.clone()
@@ -115,18 +118,29 @@ impl MetricsHead {
 
     /// Sorted by id.
     pub(crate) fn tenants(&self) -> Vec<(TenantId, Arc<TenantHead>)> {
-        let mut all: Vec<_> = self.tenants.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let mut all: Vec<_> = self
+            .tenants
+            .read()
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
 
     /// Adds a batch; every sample is taken. `refs` are those that [`TenantHead::find_all`] of this very head gave for
     /// the batch, if it was asked.
-    pub(crate) fn apply(&self, tenant: &TenantId, batch: &MetricBatch, refs: Option<&[Option<HeadSeriesRef>]>) {
+    pub(crate) fn apply(
+        &self,
+        tenant: &TenantId,
+        batch: &MetricBatch,
+        refs: Option<&[Option<HeadSeriesRef>]>,
+    ) {
         let head = self.tenant_or_new(tenant);
         let bytes = head.append(batch, refs);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.items.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+        self.items
+            .fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -157,18 +171,27 @@ impl TenantHead {
     /// Books the creation of `n` series until the guard is dropped.
     pub(crate) fn reserve(self: &Arc<Self>, n: u64) -> SeriesReservation {
         self.reserved.fetch_add(n, Ordering::Relaxed);
-        SeriesReservation { head: self.clone(), n }
+        SeriesReservation {
+            head: self.clone(),
+            n,
+        }
     }
 
     /// The range of all samples, `EMPTY` without any.
     pub(crate) fn time(&self) -> TimeRange {
-        TimeRange::new(self.min_ms.load(Ordering::Relaxed), self.max_ms.load(Ordering::Relaxed))
+        TimeRange::new(
+            self.min_ms.load(Ordering::Relaxed),
+            self.max_ms.load(Ordering::Relaxed),
+        )
     }
 
     /// The refs of the series of a batch that exist.
     pub(crate) fn find_all(&self, batch: &MetricBatch) -> Vec<Option<HeadSeriesRef>> {
         let index = self.index.read();
-        batch.series().map(|(labels, _)| index.find(self.hash(labels), labels)).collect()
+        batch
+            .series()
+            .map(|(labels, _)| index.find(self.hash(labels), labels))
+            .collect()
     }
 
     fn hash(&self, labels: LabelsRef<'_>) -> u64 {
@@ -193,14 +216,25 @@ impl TenantHead {
     }
 
     /// As [`Series::read`].
-    pub(crate) fn read(&self, r: HeadSeriesRef, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+    pub(crate) fn read(
+        &self,
+        r: HeadSeriesRef,
+        range: TimeRange,
+        times: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) {
         self.shards[r.shard()].lock()[r.slot()].read(range, times, values);
     }
 
     /// All refs, in the order of series inside a block, with their label sets.
     pub(crate) fn sorted(&self) -> Vec<(Labels, HeadSeriesRef)> {
-        let mut all: Vec<(Labels, HeadSeriesRef)> =
-            self.with_index(|i| i.labels.iter().cloned().zip((0..).map(HeadSeriesRef)).collect());
+        let mut all: Vec<(Labels, HeadSeriesRef)> = self.with_index(|i| {
+            i.labels
+                .iter()
+                .cloned()
+                .zip((0..).map(HeadSeriesRef))
+                .collect()
+        });
         all.sort_unstable_by(|a, b| order::compare(a.0.as_ref(), b.0.as_ref()));
         all
     }
@@ -249,7 +283,11 @@ impl TenantHead {
         }
         if !batch.metadata.is_empty() {
             let mut metadata = self.metadata.lock();
-            grown += batch.metadata.iter().map(|m| metadata.insert(m)).sum::<usize>();
+            grown += batch
+                .metadata
+                .iter()
+                .map(|m| metadata.insert(m))
+                .sum::<usize>();
         }
         grown as u64
     }
@@ -267,7 +305,11 @@ impl TenantHead {
         index.postings.add(r.0, labels);
         *grown += index.postings.bytes() - before + labels.as_packed().len() + SERIES_BYTES;
         let mut shard = self.shards[r.shard()].lock();
-        debug_assert_eq!(shard.len(), r.slot(), "refs are dense, so the slots of a shard are");
+        debug_assert_eq!(
+            shard.len(),
+            r.slot(),
+            "refs are dense, so the slots of a shard are"
+        );
         shard.push(Series::default());
         r
     }
@@ -304,8 +346,13 @@ mod tests {
     fn batch(n: usize, ts: i64) -> MetricBatch {
         let mut b = MetricBatch::default();
         for i in 0..n {
-            b.samples.push(Sample { ts_ms: ts, value: i as f64 });
-            b.finish_series(Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())]).as_ref());
+            b.samples.push(Sample {
+                ts_ms: ts,
+                value: i as f64,
+            });
+            b.finish_series(
+                Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())]).as_ref(),
+            );
         }
         b
     }
@@ -321,13 +368,25 @@ mod tests {
         assert_eq!(tenant.series_count(), 200);
         assert_eq!(head.items(), 100_000);
         assert_eq!((tenant.time().min, tenant.time().max), (0, 499_000));
-        let real: usize = tenant.shards.iter().map(|s| s.lock().iter().map(Series::heap_bytes).sum::<usize>()).sum();
+        let real: usize = tenant
+            .shards
+            .iter()
+            .map(|s| s.lock().iter().map(Series::heap_bytes).sum::<usize>())
+            .sum();
         let counted = head.bytes() as usize;
-        assert!(counted > real && counted < real * 3 + 200 * 1000, "{counted} counted, {real} in chunks");
+        assert!(
+            counted > real && counted < real * 3 + 200 * 1000,
+            "{counted} counted, {real} in chunks"
+        );
         let refs = tenant.find_all(&batch(201, 0));
         assert_eq!(refs.iter().filter(|r| r.is_none()).count(), 1);
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        tenant.read(refs[7].unwrap(), TimeRange::new(1000, 3000), &mut times, &mut values);
+        tenant.read(
+            refs[7].unwrap(),
+            TimeRange::new(1000, 3000),
+            &mut times,
+            &mut values,
+        );
         assert_eq!((times, values), (vec![1000, 2000, 3000], vec![7.0; 3]));
     }
 

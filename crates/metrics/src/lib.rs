@@ -41,4 +41,4 @@ mod writer;
 
 pub use engine::MetricsEngine;
 pub use head::{HeadSeriesRef, MetricsHead};
-pub use store::{MetricsStore, Options, Stats};
+pub use store::{MetricsOptions, MetricsStats, MetricsStore};

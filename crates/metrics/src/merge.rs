@@ -34,13 +34,20 @@ const FACT_NEWEST: &str = "newest";
 
 /// What orders blocks by the age of their writes.
 pub(crate) fn age_key(block: &BlockHandle) -> String {
-    block.meta.facts.get(FACT_NEWEST).cloned().unwrap_or_else(|| block.meta.id.to_string())
+    block
+        .meta
+        .facts
+        .get(FACT_NEWEST)
+        .cloned()
+        .unwrap_or_else(|| block.meta.id.to_string())
 }
 
 pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
     let mut inputs = job.inputs;
     inputs.sort_by_cached_key(age_key);
-    let Some(newest) = inputs.last() else { return Ok(Vec::new()) };
+    let Some(newest) = inputs.last() else {
+        return Ok(Vec::new());
+    };
     let newest = age_key(newest);
     let tenant = TenantId::new(&inputs[0].meta.tenant)?;
     let mut metadata = MetadataSet::default();
@@ -50,7 +57,10 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         for m in reader::read_metadata(block).await.map_err(named)? {
             metadata.insert(&m);
         }
-        feeds.push(Feed::new(BlockReader::open(block).await.map_err(named)?, block.meta.id.to_string()));
+        feeds.push(Feed::new(
+            BlockReader::open(block).await.map_err(named)?,
+            block.meta.id.to_string(),
+        ));
     }
     let bytes: u64 = inputs.iter().map(|b| b.meta.bytes()).sum();
     let writer = if bytes > IN_MEMORY_BYTES_MAX {
@@ -60,10 +70,17 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         BlockWriter::in_memory()?
     };
 
-    let mut merger = Merger { feeds, writer, keep_from: job.keep_from, samples: Vec::new() };
+    let mut merger = Merger {
+        feeds,
+        writer,
+        keep_from: job.keep_from,
+        samples: Vec::new(),
+    };
     loop {
         for feed in merger.feeds.iter_mut().filter(|f| !f.is_ready()) {
-            feed.fill().await.map_err(|e| e.context(format!("block {}", feed.name)))?;
+            feed.fill()
+                .await
+                .map_err(|e| e.context(format!("block {}", feed.name)))?;
         }
         let (back, more) = task::background(move || {
             let more = merger.advance();
@@ -79,7 +96,8 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
     if writer.is_empty() {
         return Ok(Vec::new());
     }
-    let mut draft = task::background(move || writer.finish(tenant, &metadata.entries(None))).await??;
+    let mut draft =
+        task::background(move || writer.finish(tenant, &metadata.entries(None))).await??;
     draft.facts.insert(FACT_NEWEST.to_owned(), newest);
     Ok(vec![draft])
 }
@@ -101,7 +119,8 @@ impl Merger {
             }
             let mut least: Option<usize> = None;
             for (i, f) in self.feeds.iter().enumerate().filter(|(_, f)| !f.is_done()) {
-                if least.is_none_or(|l| order::compare(f.labels(), self.feeds[l].labels()).is_lt()) {
+                if least.is_none_or(|l| order::compare(f.labels(), self.feeds[l].labels()).is_lt())
+                {
                     least = Some(i);
                 }
             }
@@ -110,7 +129,8 @@ impl Merger {
             self.samples.clear();
             for f in &mut self.feeds {
                 if !f.is_done() && f.labels() == labels.as_ref() {
-                    f.take(&mut self.samples).map_err(|e| e.context(format!("block {}", f.name)))?;
+                    f.take(&mut self.samples)
+                        .map_err(|e| e.context(format!("block {}", f.name)))?;
                 }
             }
             if let Some(from) = self.keep_from {
@@ -165,7 +185,10 @@ impl Feed {
     fn is_ready(&self) -> bool {
         self.is_done()
             || self.next_page > 0 && self.next_page == self.reader.page_count()
-            || self.pages.back().is_some_and(|(last, _)| *last > self.ordinal)
+            || self
+                .pages
+                .back()
+                .is_some_and(|(last, _)| *last > self.ordinal)
     }
 
     fn labels(&self) -> LabelsRef<'_> {
@@ -177,12 +200,15 @@ impl Feed {
         let to = (self.next_page + PAGES_PER_FETCH).min(self.reader.page_count());
         let wanted: Vec<usize> = (self.next_page..to).collect();
         if wanted.is_empty() {
-            return Err(Error::corrupt("the last page does not hold the last series"));
+            return Err(Error::corrupt(
+                "the last page does not hold the last series",
+            ));
         }
         let stored = self.reader.fetch_pages(&wanted).await?;
         let reader = self.reader.clone();
         let opened: Vec<(u32, Page)> = task::background(move || {
-            let open = |(&i, stored)| Ok((reader.page(i).last_ordinal, reader.open_page(i, stored)?));
+            let open =
+                |(&i, stored)| Ok((reader.page(i).last_ordinal, reader.open_page(i, stored)?));
             wanted.iter().zip(&stored).map(open).collect::<Result<_>>()
         })
         .await??;
@@ -201,7 +227,10 @@ impl Feed {
         if self.times.len() > TIMES_PAGES_MAX {
             self.times.retain(|i, _| needed.contains(i));
         }
-        let missing: Vec<usize> = needed.into_iter().filter(|i| !self.times.contains_key(i)).collect();
+        let missing: Vec<usize> = needed
+            .into_iter()
+            .filter(|i| !self.times.contains_key(i))
+            .collect();
         let stored = self.reader.fetch_times(&missing).await?;
         let reader = self.reader.clone();
         let opened: Vec<(usize, Arc<TimesPage>)> = task::background(move || {
@@ -216,7 +245,9 @@ impl Feed {
     fn load_labels(&mut self) -> Result<()> {
         self.packed.clear();
         if !self.is_done() {
-            self.reader.index.labels_into(self.ordinal, &mut self.packed)?;
+            self.reader
+                .index
+                .labels_into(self.ordinal, &mut self.packed)?;
         }
         Ok(())
     }
@@ -229,11 +260,20 @@ impl Feed {
                 let times = self.vector(slot.vector)?;
                 values.clear();
                 self.pages[i].1.values(&slot, times.len(), &mut values)?;
-                out.extend(times.iter().zip(&values).map(|(&ts_ms, &value)| Sample { ts_ms, value }));
+                out.extend(
+                    times
+                        .iter()
+                        .zip(&values)
+                        .map(|(&ts_ms, &value)| Sample { ts_ms, value }),
+                );
             }
         }
         self.ordinal += 1;
-        while self.pages.front().is_some_and(|(last, _)| *last < self.ordinal) {
+        while self
+            .pages
+            .front()
+            .is_some_and(|(last, _)| *last < self.ordinal)
+        {
             self.pages.pop_front();
         }
         self.load_labels()
@@ -244,7 +284,10 @@ impl Feed {
             return Ok(v.clone());
         }
         let (page, at) = self.reader.locate_vector(vector);
-        let page = self.times.get(&page).ok_or_else(|| Error::internal("timestamp page was not fetched"))?;
+        let page = self
+            .times
+            .get(&page)
+            .ok_or_else(|| Error::internal("timestamp page was not fetched"))?;
         let v = page.vector(at)?;
         if self.vector_times > VECTOR_TIMES_MAX {
             self.vectors.clear();

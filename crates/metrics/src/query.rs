@@ -59,7 +59,10 @@ impl Sources {
     ) -> Result<Sources> {
         ctx.check()?;
         if range.is_empty() {
-            return Ok(Sources { blocks: Vec::new(), heads: Vec::new() });
+            return Ok(Sources {
+                blocks: Vec::new(),
+                heads: Vec::new(),
+            });
         }
         let mut handles: Vec<BlockHandle> = view.blocks_of(&ctx.tenant, range).cloned().collect();
         handles.sort_by_cached_key(age_key);
@@ -68,7 +71,10 @@ impl Sources {
             .map(|handle| async move {
                 ctx.check()?;
                 let id = handle.meta.id;
-                match cache.get_or_insert_async(&id, BlockReader::open(&handle)).await {
+                match cache
+                    .get_or_insert_async(&id, BlockReader::open(&handle))
+                    .await
+                {
                     Ok(reader) => Ok(Some(OpenBlock { handle, reader })),
                     Err(e) => skip_damaged(ctx, &handle, e).map(|()| None),
                 }
@@ -82,7 +88,10 @@ impl Sources {
             .filter_map(|h| h.tenant(&ctx.tenant))
             .filter(|h| h.time().overlaps(range))
             .collect();
-        Ok(Sources { blocks: opened.into_iter().flatten().collect(), heads })
+        Ok(Sources {
+            blocks: opened.into_iter().flatten().collect(),
+            heads,
+        })
     }
 }
 
@@ -91,7 +100,10 @@ pub(crate) fn skip_damaged(ctx: &QueryContext, block: &BlockHandle, error: Error
     match error.kind {
         ErrorKind::Corrupt | ErrorKind::NotFound => {
             tracing::error!(block = %block.meta.id, tenant = %ctx.tenant, %error, "block is damaged, its samples are left out");
-            ctx.warn(format!("block {} is damaged, its samples are left out", block.meta.id));
+            ctx.warn(format!(
+                "block {} is damaged, its samples are left out",
+                block.meta.id
+            ));
             Ok(())
         }
         _ => Err(error),

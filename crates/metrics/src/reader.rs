@@ -17,7 +17,9 @@ use crate::format::directory::{PageEntry, TimesEntry, decode_pages, decode_times
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
 use crate::format::{bad, metadata};
-use crate::writer::{FILE, SECTION_DATA, SECTION_INDEX, SECTION_METADATA, SECTION_PAGES, SECTION_TIMES};
+use crate::writer::{
+    FILE, SECTION_DATA, SECTION_INDEX, SECTION_METADATA, SECTION_PAGES, SECTION_TIMES,
+};
 
 /// An open block; shared by queries.
 pub(crate) struct BlockReader {
@@ -36,12 +38,17 @@ impl BlockReader {
     }
 
     pub(crate) async fn of(container: Container) -> Result<Arc<Self>> {
-        let parts = container.read_many(&[(SECTION_PAGES, 0), (SECTION_TIMES, 0), (SECTION_INDEX, 0)]).await?;
-        task::compute(move || Self::parse(container, parts)).await?.map(Arc::new)
+        let parts = container
+            .read_many(&[(SECTION_PAGES, 0), (SECTION_TIMES, 0), (SECTION_INDEX, 0)])
+            .await?;
+        task::compute(move || Self::parse(container, parts))
+            .await?
+            .map(Arc::new)
     }
 
     fn parse(container: Container, parts: Vec<Bytes>) -> Result<Self> {
-        let [pages, times, index] = <[Bytes; 3]>::try_from(parts).map_err(|_| Error::internal("three sections were read"))?;
+        let [pages, times, index] = <[Bytes; 3]>::try_from(parts)
+            .map_err(|_| Error::internal("three sections were read"))?;
         let data_len = container
             .section(SECTION_DATA, 0)
             .ok_or_else(|| Error::corrupt("block without data section"))?
@@ -49,7 +56,13 @@ impl BlockReader {
         let index = BlockIndex::open(index)?;
         let pages = decode_pages(&pages, data_len, index.series_count())?;
         let (times, vectors) = decode_times(&times, data_len)?;
-        Ok(BlockReader { container, index, pages, times, vectors })
+        Ok(BlockReader {
+            container,
+            index,
+            pages,
+            times,
+            vectors,
+        })
     }
 
     /// Approximate heap bytes.
@@ -94,24 +107,38 @@ impl BlockReader {
 
     /// Stored bytes of value pages, in one round.
     pub(crate) async fn fetch_pages(&self, pages: &[usize]) -> Result<Vec<Bytes>> {
-        let ranges: Vec<Range<u64>> = pages.iter().map(|&i| self.pages[i].extent.range()).collect();
+        let ranges: Vec<Range<u64>> = pages
+            .iter()
+            .map(|&i| self.pages[i].extent.range())
+            .collect();
         self.container.read_ranges(SECTION_DATA, 0, &ranges).await
     }
 
     /// CPU work: checks and opens a value page.
     pub(crate) fn open_page(&self, i: usize, stored: &Bytes) -> Result<Page> {
         let p = &self.pages[i];
-        Page::open(p.extent.open(stored)?, p.first_ordinal, p.last_ordinal, self.vectors)
+        Page::open(
+            p.extent.open(stored)?,
+            p.first_ordinal,
+            p.last_ordinal,
+            self.vectors,
+        )
     }
 
     /// The time page of a vector and its position there.
     pub(crate) fn locate_vector(&self, vector: u32) -> (usize, usize) {
-        let i = self.times.partition_point(|t| t.first_vector <= vector).saturating_sub(1);
+        let i = self
+            .times
+            .partition_point(|t| t.first_vector <= vector)
+            .saturating_sub(1);
         (i, (vector - self.times[i].first_vector) as usize)
     }
 
     pub(crate) async fn fetch_times(&self, pages: &[usize]) -> Result<Vec<Bytes>> {
-        let ranges: Vec<Range<u64>> = pages.iter().map(|&i| self.times[i].extent.range()).collect();
+        let ranges: Vec<Range<u64>> = pages
+            .iter()
+            .map(|&i| self.times[i].extent.range())
+            .collect();
         self.container.read_ranges(SECTION_DATA, 0, &ranges).await
     }
 

@@ -8,17 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
-use trilith_block::{Head as _, Shard};
+use trilith_block::{HeadStats, Shard, ShardStats};
 use trilith_index::IndexStats;
 use trilith_model::{
-    Appended, Clock, ErrorKind, Labels, LimitsProvider, MetricBatch, MetricMetadata, MetricSink, Result, Signal,
-    TenantId, TimeRange, task,
+    Appended, Clock, Error, ErrorKind, Labels, LimitsProvider, MetricBatch, MetricMetadata,
+    MetricSink, Result, Signal, TenantId, TimeRange, task,
 };
-use trilith_query::{LabelRequest, QueryContext, ResultStream, SeriesBatch, SeriesRequest, SeriesSource};
+use trilith_query::{
+    LabelRequest, QueryContext, ResultStream, SeriesBatch, SeriesRequest, SeriesSource,
+};
 use trilith_wal::{Lsn, Record, Wal};
 
 use crate::engine::MetricsEngine;
 use crate::format::metadata::MetadataSet;
+use crate::head::MetricsHead;
 use crate::query::batch::Selection;
 use crate::query::plan::plan;
 use crate::query::{ReaderCache, ReaderWeight, Sources, labels, skip_damaged};
@@ -30,30 +33,32 @@ const RUNS_AHEAD: usize = 2;
 
 /// Settings of the store; those of heads and blocks are the shard's.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// Memory for the indexes of open blocks, bytes.
+pub struct MetricsOptions {
+    /// Memory for the indexes of open blocks, of all queries together.
     pub reader_cache_bytes: u64,
 }
 
-impl Default for Options {
+impl Default for MetricsOptions {
     fn default() -> Self {
-        Options { reader_cache_bytes: 64 << 20 }
+        MetricsOptions {
+            reader_cache_bytes: 64 << 20,
+        }
     }
 }
 
-/// Counters of the store since the start, and sizes now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Samples that became durable and visible, exact repetitions of the newest ones included.
-    pub samples_accepted: u64,
-    pub samples_rejected: u64,
-    /// Log records that could not be decoded at the start and were left out.
-    pub records_damaged: u64,
-    /// Series in the active head, over all tenants.
+/// Counts since the process started, except where a field says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsStats {
+    /// Samples acknowledged, exact repetitions of the newest ones included.
+    pub samples: u64,
+    pub rejected_samples: u64,
+    pub replayed_records: u64,
+    /// Records of the log that did not decode and were left out.
+    pub corrupt_records: u64,
+    /// Now, in the active head, over all tenants.
     pub active_series: u64,
-    /// Samples and approximate bytes in all heads.
-    pub head_items: u64,
-    pub head_bytes: u64,
+    pub head: HeadStats,
+    pub shard: ShardStats,
 }
 
 /// Cheap to clone; all clones are one store.
@@ -68,21 +73,32 @@ struct Inner {
     limits: Arc<dyn LimitsProvider>,
     clock: Arc<dyn Clock>,
     readers: Arc<ReaderCache>,
-    accepted: AtomicU64,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    samples: AtomicU64,
     rejected: AtomicU64,
-    damaged: AtomicU64,
+    replayed: AtomicU64,
+    corrupt: AtomicU64,
 }
 
 impl MetricsStore {
-    /// A store over an opened shard. Replay comes next ([`MetricsStore::replay`]), then pushes and [`MetricsStore::run`].
+    /// Puts the store together. The caller has opened `shard` with [`MetricsEngine`] and the writer id of `wal`, and
+    /// gives the log's records to [`MetricsStore::replay`] before the first append.
     pub fn new(
         shard: Shard<MetricsEngine>,
         wal: Wal,
-        limits: Arc<dyn LimitsProvider>,
         clock: Arc<dyn Clock>,
-        options: Options,
+        limits: Arc<dyn LimitsProvider>,
+        options: MetricsOptions,
     ) -> Self {
-        let readers = Arc::new(ReaderCache::with_weighter(10_000, options.reader_cache_bytes, ReaderWeight));
+        let readers = Arc::new(ReaderCache::with_weighter(
+            10_000,
+            options.reader_cache_bytes,
+            ReaderWeight,
+        ));
         MetricsStore {
             inner: Arc::new(Inner {
                 shard,
@@ -90,38 +106,48 @@ impl MetricsStore {
                 limits,
                 clock,
                 readers,
-                accepted: AtomicU64::new(0),
-                rejected: AtomicU64::new(0),
-                damaged: AtomicU64::new(0),
+                counters: Counters::default(),
             }),
         }
     }
 
-    /// The shard below, for its statistics, its blocks and `maybe_flush_during_replay`.
+    /// For status pages, administration and tests.
     pub fn shard(&self) -> &Shard<MetricsEngine> {
         &self.inner.shard
     }
 
     /// Applies a record read back from the log, in LSN order, before the first push. A record that is in a committed
-    /// block already is skipped. A damaged one is reported, counted and skipped: the samples are lost either way, and
-    /// the others are not.
+    /// block already is skipped. A damaged one is reported, counted and skipped: its samples are lost either way, and
+    /// the others are not. Cuts, and waits for the cut, when the head is full.
     ///
     /// # Errors
-    /// `Unsupported` when the record was written by a newer version.
-    pub fn replay(&self, record: &Record) -> Result<()> {
-        let Some(ticket) = self.inner.shard.replay(record.lsn.0) else { return Ok(()) };
-        match wal_record::decode(&record.payload) {
-            Ok(batch) => {
-                ticket.head().apply(&record.tenant, &batch, None);
-                Ok(())
+    /// `Unsupported` when the record was written by a later version; those of a cut.
+    pub async fn replay(&self, record: Record) -> Result<()> {
+        let Some(ticket) = self.inner.shard.replay(record.lsn.0) else {
+            return Ok(());
+        };
+        let (lsn, tenant) = (record.lsn.0, record.tenant.clone());
+        let applied = task::background(move || {
+            let batch = wal_record::decode(&record.payload)?;
+            ticket.head().apply(&record.tenant, &batch, None);
+            Ok(())
+        });
+        let counters = &self.inner.counters;
+        match applied.await? {
+            Ok(()) => {
+                counters.replayed.fetch_add(1, Ordering::Relaxed);
             }
-            Err(e) if e.kind == ErrorKind::Corrupt => {
-                tracing::error!(lsn = record.lsn.0, tenant = %record.tenant, error = %e, "log record is damaged and left out");
-                self.inner.damaged.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+            Err(Error {
+                kind: ErrorKind::Corrupt,
+                message,
+                ..
+            }) => {
+                tracing::error!(lsn, %tenant, error = message, "a log record does not decode and is left out");
+                counters.corrupt.fetch_add(1, Ordering::Relaxed);
             }
-            Err(e) => Err(e.context(format!("log record {}", record.lsn.0))),
+            Err(e) => return Err(e.context(format_args!("log record {lsn}"))),
         }
+        self.inner.shard.maybe_flush_during_replay().await
     }
 
     /// Puts everything acknowledged so far into committed blocks.
@@ -134,9 +160,19 @@ impl MetricsStore {
         Ok(())
     }
 
+    /// Merges until nothing is left to merge. Returns the number of merges.
+    ///
+    /// # Errors
+    /// Those of the object store.
+    pub async fn compact(&self) -> Result<u64> {
+        self.inner.shard.compact_now().await
+    }
+
     /// Tells the log what it need not keep.
     fn release(&self) {
-        self.inner.wal.release(Signal::Metrics, Lsn(self.inner.shard.wal_upto()));
+        self.inner
+            .wal
+            .release(Signal::Metrics, Lsn(self.inner.shard.wal_upto()));
     }
 
     /// Cuts, merges and cleans up until `cancel`; then returns without a last cut (the log has everything).
@@ -154,17 +190,24 @@ impl MetricsStore {
         }
     }
 
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> MetricsStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.inner.counters;
         let view = self.inner.shard.view();
-        let active = view.heads.last();
-        Stats {
-            samples_accepted: self.inner.accepted.load(Ordering::Relaxed),
-            samples_rejected: self.inner.rejected.load(Ordering::Relaxed),
-            records_damaged: self.inner.damaged.load(Ordering::Relaxed),
-            active_series: active
-                .map_or(0, |h| h.tenants().iter().map(|(_, t)| u64::from(t.series_count())).sum()),
-            head_items: view.heads.iter().map(|h| h.items()).sum(),
-            head_bytes: view.heads.iter().map(|h| h.bytes()).sum(),
+        let series = |h: &Arc<MetricsHead>| {
+            h.tenants()
+                .iter()
+                .map(|(_, t)| u64::from(t.series_count()))
+                .sum()
+        };
+        MetricsStats {
+            samples: get(&c.samples),
+            rejected_samples: get(&c.rejected),
+            replayed_records: get(&c.replayed),
+            corrupt_records: get(&c.corrupt),
+            active_series: view.heads.last().map_or(0, series),
+            head: self.inner.shard.head_stats(),
+            shard: self.inner.shard.stats(),
         }
     }
 
@@ -194,7 +237,9 @@ impl MetricsStore {
         request: LabelRequest,
         f: impl FnOnce(&QueryContext, &Sources, &LabelRequest) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let sources = self.sources(ctx, TimeRange::new(request.start, request.end)).await?;
+        let sources = self
+            .sources(ctx, TimeRange::new(request.start, request.end))
+            .await?;
         let ctx = ctx.clone();
         task::compute(move || f(&ctx, &sources, &request)).await?
     }
@@ -217,7 +262,8 @@ impl SeriesSource for MetricsStore {
             let range = TimeRange::new(request.start_ms, request.end_ms);
             let sources = Sources::open(&ctx, &view, range, &store.inner.readers).await?;
             let planner = ctx.clone();
-            let plan = task::compute(move || plan(&planner, sources, &request.matchers, range)).await??;
+            let plan =
+                task::compute(move || plan(&planner, sources, &request.matchers, range)).await??;
             let plan = Arc::new(plan);
             let runs = plan.runs();
             let selection = Selection::new(ctx, plan);
@@ -240,12 +286,24 @@ impl SeriesSource for MetricsStore {
         self.with_sources(ctx, request, labels::names).await
     }
 
-    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>> {
+    async fn label_values(
+        &self,
+        ctx: &QueryContext,
+        name: &str,
+        request: LabelRequest,
+    ) -> Result<Vec<String>> {
         let name = name.to_owned();
-        self.with_sources(ctx, request, move |ctx, sources, request| labels::values(ctx, sources, &name, request)).await
+        self.with_sources(ctx, request, move |ctx, sources, request| {
+            labels::values(ctx, sources, &name, request)
+        })
+        .await
     }
 
-    async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {
+    async fn metadata(
+        &self,
+        ctx: &QueryContext,
+        family: Option<&str>,
+    ) -> Result<Vec<MetricMetadata>> {
         ctx.check()?;
         let view = self.inner.shard.view();
         let mut set = MetadataSet::default();
@@ -264,7 +322,10 @@ impl SeriesSource for MetricsStore {
             ctx.check()?;
             match entries {
                 Ok(entries) => {
-                    for m in entries.iter().filter(|m| family.is_none_or(|f| f == m.family)) {
+                    for m in entries
+                        .iter()
+                        .filter(|m| family.is_none_or(|f| f == m.family))
+                    {
                         set.insert(m);
                     }
                 }

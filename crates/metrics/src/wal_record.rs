@@ -43,10 +43,14 @@ pub(crate) fn encode(batch: &MetricBatch) -> Result<Vec<u8>> {
     if raw.len() > RECORD_RAW_BYTES_MAX {
         return Err(Error::new(
             trilith_model::ErrorKind::TooLarge,
-            format!("push of {} bytes exceeds the {RECORD_RAW_BYTES_MAX} bytes of a log record", raw.len()),
+            format!(
+                "push of {} bytes exceeds the {RECORD_RAW_BYTES_MAX} bytes of a log record",
+                raw.len()
+            ),
         ));
     }
-    let packed = zstd::bulk::compress(&raw, 1).map_err(|e| Error::internal(format!("zstd: {e}")))?;
+    let packed =
+        zstd::bulk::compress(&raw, 1).map_err(|e| Error::internal(format!("zstd: {e}")))?;
     let mut out = Vec::with_capacity(packed.len() + 8);
     out.push(VERSION);
     put_uvarint(&mut out, raw.len() as u64);
@@ -61,7 +65,9 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MetricBatch> {
     let mut r = Reader::new(payload);
     let version = r.u8().map_err(&bad)?;
     if version != VERSION {
-        return Err(Error::unsupported(format!("metrics record version {version}")));
+        return Err(Error::unsupported(format!(
+            "metrics record version {version}"
+        )));
     }
     let raw_len = r.uvarint_max(RECORD_RAW_BYTES_MAX as u64).map_err(&bad)? as usize;
     // zstd does not compress better than this; keeps a forged length from allocating.
@@ -82,7 +88,9 @@ pub(crate) fn decode_raw(raw: &[u8]) -> Result<MetricBatch> {
     let mut total = 0usize;
     let mut last = 0..0;
     for _ in 0..series {
-        let shared = r.uvarint_max((last.end - last.start) as u64).map_err(&bad)? as usize;
+        let shared = r
+            .uvarint_max((last.end - last.start) as u64)
+            .map_err(&bad)? as usize;
         let suffix = r.bytes().map_err(&bad)?;
         let start = arena.len();
         if start + shared + suffix.len() > RECORD_RAW_BYTES_MAX {
@@ -110,7 +118,10 @@ pub(crate) fn decode_raw(raw: &[u8]) -> Result<MetricBatch> {
     let mut times = times.into_iter();
     for (span, samples) in spans {
         for ts_ms in times.by_ref().take(samples) {
-            batch.samples.push(Sample { ts_ms, value: r.f64().map_err(&bad)? });
+            batch.samples.push(Sample {
+                ts_ms,
+                value: r.f64().map_err(&bad)?,
+            });
         }
         batch.finish_series(LabelsRef::from_packed_trusted(&arena[span]));
     }
@@ -130,21 +141,30 @@ mod tests {
     fn flat(batch: &MetricBatch) -> Flat {
         batch
             .series()
-            .map(|(l, s)| (l.to_owned(), s.iter().map(|s| (s.ts_ms, s.value.to_bits())).collect()))
+            .map(|(l, s)| {
+                (
+                    l.to_owned(),
+                    s.iter().map(|s| (s.ts_ms, s.value.to_bits())).collect(),
+                )
+            })
             .collect()
     }
 
     fn batch(series: &Flat) -> MetricBatch {
         let mut b = MetricBatch::default();
         for (labels, samples) in series {
-            b.samples.extend(samples.iter().map(|&(ts_ms, v)| Sample { ts_ms, value: f64::from_bits(v) }));
+            b.samples.extend(samples.iter().map(|&(ts_ms, v)| Sample {
+                ts_ms,
+                value: f64::from_bits(v),
+            }));
             b.finish_series(labels.as_ref());
         }
         b
     }
 
     fn arb_series() -> impl Strategy<Value = Flat> {
-        let labels = proptest::collection::btree_map("[a-c]{1,2}", "[x-z]{1,3}", 0..4).prop_map(Labels::from_pairs);
+        let labels = proptest::collection::btree_map("[a-c]{1,2}", "[x-z]{1,3}", 0..4)
+            .prop_map(Labels::from_pairs);
         let samples = proptest::collection::vec((any::<i64>(), any::<u64>()), 0..4);
         proptest::collection::vec((labels, samples), 0..10)
     }

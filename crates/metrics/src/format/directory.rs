@@ -36,7 +36,10 @@ impl Extent {
     /// `Corrupt`.
     pub(crate) fn open(&self, stored: &Bytes) -> Result<Vec<u8>> {
         if stored.len() != self.len as usize || crc32c(stored) != self.crc {
-            return Err(Error::corrupt(format!("page at {} does not match its checksum", self.offset)));
+            return Err(Error::corrupt(format!(
+                "page at {} does not match its checksum",
+                self.offset
+            )));
         }
         decompress(stored, self.raw_len as usize)
     }
@@ -60,10 +63,17 @@ impl Extent {
         let offset = end.saturating_add(gap);
         let stop = offset.saturating_add(u64::from(len));
         if stop > max {
-            return Err(Error::corrupt(format!("page at {offset} leaves the data section of {max} bytes")));
+            return Err(Error::corrupt(format!(
+                "page at {offset} leaves the data section of {max} bytes"
+            )));
         }
         *end = stop;
-        Ok(Extent { offset, len, raw_len, crc })
+        Ok(Extent {
+            offset,
+            len,
+            raw_len,
+            crc,
+        })
     }
 }
 
@@ -123,13 +133,21 @@ pub(crate) fn decode_pages(bytes: &[u8], data_len: u64, series: u32) -> Result<V
         if max < min {
             return Err(Error::corrupt("page ends before it begins"));
         }
-        pages.push(PageEntry { extent, first_ordinal, last_ordinal, samples, time: TimeRange::new(min, max) });
+        pages.push(PageEntry {
+            extent,
+            first_ordinal,
+            last_ordinal,
+            samples,
+            time: TimeRange::new(min, max),
+        });
         last = last_ordinal;
     }
     r.finish().map_err(&bad)?;
     let covered = pages.last().map_or(0, |p| u64::from(p.last_ordinal) + 1);
     if covered != u64::from(series) {
-        return Err(Error::corrupt(format!("pages cover {covered} of {series} series")));
+        return Err(Error::corrupt(format!(
+            "pages cover {covered} of {series} series"
+        )));
     }
     Ok(pages)
 }
@@ -165,7 +183,10 @@ pub(crate) fn decode_times(bytes: &[u8], data_len: u64) -> Result<(Vec<TimesEntr
     let (mut end, mut vectors) = (0, 0u32);
     for _ in 0..count {
         let extent = Extent::decode(&mut r, &mut end, data_len)?;
-        pages.push(TimesEntry { extent, first_vector: vectors });
+        pages.push(TimesEntry {
+            extent,
+            first_vector: vectors,
+        });
         let n = r.uvarint_u32().map_err(&bad)?;
         vectors = vectors
             .checked_add(n)
@@ -182,25 +203,60 @@ mod tests {
     use proptest::prelude::*;
 
     fn extent(offset: u64, len: u32) -> Extent {
-        Extent { offset, len, raw_len: len * 2, crc: len ^ 0xdead_beef }
+        Extent {
+            offset,
+            len,
+            raw_len: len * 2,
+            crc: len ^ 0xdead_beef,
+        }
     }
 
     #[test]
     fn round_trip() {
         let pages = vec![
-            PageEntry { extent: extent(10, 5), first_ordinal: 0, last_ordinal: 3, samples: 7, time: TimeRange::new(i64::MIN, i64::MAX) },
-            PageEntry { extent: extent(15, 6), first_ordinal: 3, last_ordinal: 3, samples: 1, time: TimeRange::new(-1, -1) },
-            PageEntry { extent: extent(40, 1), first_ordinal: 4, last_ordinal: 9, samples: 9, time: TimeRange::new(0, 5) },
+            PageEntry {
+                extent: extent(10, 5),
+                first_ordinal: 0,
+                last_ordinal: 3,
+                samples: 7,
+                time: TimeRange::new(i64::MIN, i64::MAX),
+            },
+            PageEntry {
+                extent: extent(15, 6),
+                first_ordinal: 3,
+                last_ordinal: 3,
+                samples: 1,
+                time: TimeRange::new(-1, -1),
+            },
+            PageEntry {
+                extent: extent(40, 1),
+                first_ordinal: 4,
+                last_ordinal: 9,
+                samples: 9,
+                time: TimeRange::new(0, 5),
+            },
         ];
         let bytes = encode_pages(&pages);
         assert_eq!(decode_pages(&bytes, 41, 10).unwrap(), pages);
         assert!(decode_pages(&bytes, 40, 10).is_err(), "outside of the data");
-        assert!(decode_pages(&bytes, 41, 11).is_err(), "a series without a page");
-        assert!(decode_pages(&bytes, 41, 9).is_err(), "a page without a series");
+        assert!(
+            decode_pages(&bytes, 41, 11).is_err(),
+            "a series without a page"
+        );
+        assert!(
+            decode_pages(&bytes, 41, 9).is_err(),
+            "a page without a series"
+        );
 
         let times = vec![
-            TimesEntry { extent: extent(0, 10), first_vector: 0 },
-            TimesEntry { extent: extent(30, 2), first_vector: 4 },
+            TimesEntry {
+                extent: extent(0, 10),
+                first_vector: 0,
+            },
+            TimesEntry {
+                extent: extent(30, 2),
+                first_vector: 4,
+            },
         ];
         let bytes = encode_times(&times, 9);
         assert_eq!(decode_times(&bytes, 32).unwrap(), (times, 9));

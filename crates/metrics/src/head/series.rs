@@ -37,7 +37,13 @@ impl Series {
         let bits = s.value.to_bits();
         match self.last {
             Some((t, b)) if s.ts_ms == t && bits == b => {}
-            Some((t, _)) if s.ts_ms <= t => self.append_late(s),
+            Some((t, _)) if s.ts_ms <= t => {
+                if s.ts_ms == t {
+                    // It replaces the newest one, so it is what a repetition is measured by.
+                    self.last = Some((t, bits));
+                }
+                self.append_late(s);
+            }
             _ => {
                 self.open.append(s.ts_ms, s.value);
                 self.last = Some((s.ts_ms, bits));
@@ -72,7 +78,11 @@ impl Series {
 
     /// Heap bytes without the sealed chunks: what an append changes, cheap to ask before and after.
     pub(crate) fn growing_bytes(&self) -> usize {
-        self.open.heap_bytes() + self.late.as_ref().map_or(0, |l| l.open.capacity() * 16 + 64)
+        self.open.heap_bytes()
+            + self
+                .late
+                .as_ref()
+                .map_or(0, |l| l.open.capacity() * 16 + 64)
     }
 
     pub(crate) fn sealed_chunks(&self) -> usize {
@@ -82,13 +92,23 @@ impl Series {
     /// Bytes of the chunk sealed last; 0 when there is none.
     pub(crate) fn last_sealed_bytes(&self) -> usize {
         let late = self.late.as_ref().and_then(|l| l.sealed.last());
-        self.sealed.last().into_iter().chain(late).map(|c| c.heap_bytes() + 16).max().unwrap_or(0)
+        self.sealed
+            .last()
+            .into_iter()
+            .chain(late)
+            .map(|c| c.heap_bytes() + 16)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Calls `f` with time ranges that together hold every sample.
     pub(crate) fn for_each_range(&self, mut f: impl FnMut(TimeRange)) {
         let late = self.late.as_deref();
-        for c in self.sealed.iter().chain(late.map_or(&[][..], |l| &l.sealed)) {
+        for c in self
+            .sealed
+            .iter()
+            .chain(late.map_or(&[][..], |l| &l.sealed))
+        {
             f(TimeRange::new(c.min_ms, c.max_ms));
         }
         if let Some((last, _)) = self.open.last() {
@@ -124,7 +144,10 @@ impl Series {
         }
         late.open.iter().copied().for_each(&mut put);
         if !times[from..].is_sorted_by(|a, b| a < b) {
-            let all = times.drain(from..).zip(values.drain(from..)).map(|(ts_ms, value)| Sample { ts_ms, value });
+            let all = times
+                .drain(from..)
+                .zip(values.drain(from..))
+                .map(|(ts_ms, value)| Sample { ts_ms, value });
             let (t, v) = last_of_each(all.collect());
             times.extend(t);
             values.extend(v);

@@ -53,11 +53,19 @@ struct BlockPart {
 
 impl Selection {
     pub(crate) fn new(ctx: QueryContext, plan: Arc<Plan>) -> Arc<Self> {
-        Arc::new(Selection { ctx, plan, samples: AtomicU64::new(0), times: Mutex::default() })
+        Arc::new(Selection {
+            ctx,
+            plan,
+            samples: AtomicU64::new(0),
+            times: Mutex::default(),
+        })
     }
 
     /// The batch of a run; it may be empty. The reservation covers it until the consumer has it.
-    pub(crate) async fn batch(self: Arc<Self>, run: Range<usize>) -> Result<(SeriesBatch, Reservation)> {
+    pub(crate) async fn batch(
+        self: Arc<Self>,
+        run: Range<usize>,
+    ) -> Result<(SeriesBatch, Reservation)> {
         self.ctx.check()?;
         let parts: Vec<(Option<BlockPart>, Reservation)> = futures::stream::iter(self.wanted(&run))
             .map(|(source, ordinals)| self.clone().read_block(source, ordinals))
@@ -68,7 +76,8 @@ impl Selection {
         let this = self.clone();
         task::compute(move || {
             // The pages' reservations end with the pages.
-            let (parts, _held): (Vec<Option<BlockPart>>, Vec<Reservation>) = parts.into_iter().unzip();
+            let (parts, _held): (Vec<Option<BlockPart>>, Vec<Reservation>) =
+                parts.into_iter().unzip();
             let parts: Vec<BlockPart> = parts.into_iter().flatten().collect();
             let batch = this.assemble(run, &parts, &mut memory)?;
             Ok((batch, memory))
@@ -99,28 +108,47 @@ impl Selection {
     }
 
     /// `None` for a damaged block.
-    async fn read_block(self: Arc<Self>, source: u32, ordinals: Vec<u32>) -> Result<(Option<BlockPart>, Reservation)> {
+    async fn read_block(
+        self: Arc<Self>,
+        source: u32,
+        ordinals: Vec<u32>,
+    ) -> Result<(Option<BlockPart>, Reservation)> {
         let mut memory = self.ctx.memory.reserve(0)?;
         match self.try_read_block(source, &ordinals, &mut memory).await {
             Ok(part) => Ok((Some(part), memory)),
             Err(e) => {
-                skip_damaged(&self.ctx, &self.plan.sources.blocks[source as usize].handle, e)?;
+                skip_damaged(
+                    &self.ctx,
+                    &self.plan.sources.blocks[source as usize].handle,
+                    e,
+                )?;
                 Ok((None, memory))
             }
         }
     }
 
-    async fn try_read_block(self: &Arc<Self>, source: u32, ordinals: &[u32], memory: &mut Reservation) -> Result<BlockPart> {
+    async fn try_read_block(
+        self: &Arc<Self>,
+        source: u32,
+        ordinals: &[u32],
+        memory: &mut Reservation,
+    ) -> Result<BlockPart> {
         let ctx = &self.ctx;
         ctx.check()?;
         let reader = &self.plan.sources.blocks[source as usize].reader;
         let wanted = reader.pages_of(ordinals, self.plan.range);
         // Stored bytes, raw bytes, and about as much again for the slots' directory.
-        memory.grow(wanted.iter().map(|&i| reader.page(i).extent.raw_len as usize * 2).sum())?;
+        memory.grow(
+            wanted
+                .iter()
+                .map(|&i| reader.page(i).extent.raw_len as usize * 2)
+                .sum(),
+        )?;
         let stored = reader.fetch_pages(&wanted).await?;
         self.count_bytes(&stored);
         let (this, ordinals) = (self.clone(), ordinals.to_vec());
-        let (pages, needed) = task::compute(move || this.open_pages(source, &wanted, &stored, &ordinals)).await??;
+        let (pages, needed) =
+            task::compute(move || this.open_pages(source, &wanted, &stored, &ordinals)).await??;
 
         let mut times = HashMap::new();
         let mut missing = Vec::new();
@@ -139,15 +167,28 @@ impl Selection {
         let this = self.clone();
         let opened = task::compute(move || this.open_times(source, &missing, &stored)).await??;
         times.extend(opened);
-        Ok(BlockPart { source, pages, times })
+        Ok(BlockPart {
+            source,
+            pages,
+            times,
+        })
     }
 
     fn count_bytes(&self, stored: &[Bytes]) {
-        QueryStats::add(&self.ctx.stats.bytes_read, stored.iter().map(|b| b.len() as u64).sum());
+        QueryStats::add(
+            &self.ctx.stats.bytes_read,
+            stored.iter().map(|b| b.len() as u64).sum(),
+        );
     }
 
     /// The pages, and the timestamp pages that the wanted series need.
-    fn open_pages(&self, source: u32, wanted: &[usize], stored: &[Bytes], ordinals: &[u32]) -> Result<(Vec<Page>, BTreeSet<usize>)> {
+    fn open_pages(
+        &self,
+        source: u32,
+        wanted: &[usize],
+        stored: &[Bytes],
+        ordinals: &[u32],
+    ) -> Result<(Vec<Page>, BTreeSet<usize>)> {
         let reader = &self.plan.sources.blocks[source as usize].reader;
         let mut pages = Vec::with_capacity(wanted.len());
         let mut needed = BTreeSet::new();
@@ -159,14 +200,23 @@ impl Selection {
             let from = ordinals.partition_point(|&o| o < entry.first_ordinal);
             let to = ordinals.partition_point(|&o| o <= entry.last_ordinal);
             for &o in &ordinals[from..to] {
-                needed.extend(page.slots_of(o).iter().map(|s| reader.locate_vector(s.vector).0));
+                needed.extend(
+                    page.slots_of(o)
+                        .iter()
+                        .map(|s| reader.locate_vector(s.vector).0),
+                );
             }
             pages.push(page);
         }
         Ok((pages, needed))
     }
 
-    fn open_times(&self, source: u32, missing: &[usize], stored: &[Bytes]) -> Result<Vec<(usize, Arc<HeldTimes>)>> {
+    fn open_times(
+        &self,
+        source: u32,
+        missing: &[usize],
+        stored: &[Bytes],
+    ) -> Result<Vec<(usize, Arc<HeldTimes>)>> {
         let reader = &self.plan.sources.blocks[source as usize].reader;
         let mut opened = Vec::with_capacity(missing.len());
         for (&i, stored) in missing.iter().zip(stored) {
@@ -174,17 +224,33 @@ impl Selection {
             let raw_len = reader.times_entry(i).extent.raw_len;
             let memory = self.ctx.memory.reserve(raw_len as usize * 2)?;
             QueryStats::add(&self.ctx.stats.bytes_decoded, u64::from(raw_len));
-            opened.push((i, Arc::new(HeldTimes { page: reader.open_times(i, stored)?, _memory: memory })));
+            opened.push((
+                i,
+                Arc::new(HeldTimes {
+                    page: reader.open_times(i, stored)?,
+                    _memory: memory,
+                }),
+            ));
         }
         let mut kept = self.times.lock();
         if kept.len() + opened.len() > TIMES_PAGES_KEPT {
             kept.clear();
         }
-        kept.extend(opened.iter().take(TIMES_PAGES_KEPT).map(|(i, t)| ((source, *i), t.clone())));
+        kept.extend(
+            opened
+                .iter()
+                .take(TIMES_PAGES_KEPT)
+                .map(|(i, t)| ((source, *i), t.clone())),
+        );
         Ok(opened)
     }
 
-    fn assemble(&self, run: Range<usize>, parts: &[BlockPart], memory: &mut Reservation) -> Result<SeriesBatch> {
+    fn assemble(
+        &self,
+        run: Range<usize>,
+        parts: &[BlockPart],
+        memory: &mut Reservation,
+    ) -> Result<SeriesBatch> {
         let mut a = Assembler {
             selection: self,
             parts,
@@ -207,7 +273,10 @@ impl Selection {
                 }
                 // The checksums held and the content does not: a block that was written wrong.
                 tracing::error!(series = %s.labels, error = %e, "series cannot be decoded and is left out");
-                self.ctx.warn(format!("series {} cannot be decoded and is left out: {e}", s.labels));
+                self.ctx.warn(format!(
+                    "series {} cannot be decoded and is left out: {e}",
+                    s.labels
+                ));
                 a.batch.floats.truncate(before);
             }
             self.count_samples((a.batch.floats.len() - before) as u64)?;
@@ -275,9 +344,17 @@ impl<'a> Assembler<'a> {
                 continue;
             };
             let pages = &self.parts[part].pages;
-            let from = pages.partition_point(|p| p.slots().last().is_none_or(|l| l.ordinal < ordinal));
-            for page in pages[from..].iter().take_while(|p| p.slots().first().is_some_and(|f| f.ordinal <= ordinal)) {
-                runs.extend(page.slots_of(ordinal).iter().map(|slot| Run { part, page, slot }));
+            let from =
+                pages.partition_point(|p| p.slots().last().is_none_or(|l| l.ordinal < ordinal));
+            for page in pages[from..]
+                .iter()
+                .take_while(|p| p.slots().first().is_some_and(|f| f.ordinal <= ordinal))
+            {
+                runs.extend(
+                    page.slots_of(ordinal)
+                        .iter()
+                        .map(|slot| Run { part, page, slot }),
+                );
             }
         }
         if in_heads || !self.add_joined(s, &runs)? {
@@ -288,7 +365,10 @@ impl<'a> Assembler<'a> {
 
     /// The fast way: runs that follow each other in time. False when they do not.
     fn add_joined(&mut self, s: &PlannedSeries, runs: &[Run<'_>]) -> Result<bool> {
-        let key: JoinKey = runs.iter().map(|r| (self.parts[r.part].source, r.slot.vector)).collect();
+        let key: JoinKey = runs
+            .iter()
+            .map(|r| (self.parts[r.part].source, r.slot.vector))
+            .collect();
         let times_idx = match self.joined.get(&key) {
             Some(known) => *known,
             None => {
@@ -298,7 +378,11 @@ impl<'a> Assembler<'a> {
                     times.extend_from_slice(&v.times[v.range]);
                 }
                 let ascending = times.is_sorted_by(|a, b| a < b);
-                let idx = if ascending && !times.is_empty() { Some(self.intern(&times)?) } else { None };
+                let idx = if ascending && !times.is_empty() {
+                    Some(self.intern(&times)?)
+                } else {
+                    None
+                };
                 if ascending && idx.is_none() {
                     // Nothing in the range.
                     return Ok(true);
@@ -307,10 +391,13 @@ impl<'a> Assembler<'a> {
                 idx
             }
         };
-        let Some(times_idx) = times_idx else { return Ok(false) };
+        let Some(times_idx) = times_idx else {
+            return Ok(false);
+        };
         let from = self.batch.floats.len();
         let n = self.batch.times[times_idx as usize].len();
-        self.memory.grow(n * 8 + std::mem::size_of::<BatchColumn>())?;
+        self.memory
+            .grow(n * 8 + std::mem::size_of::<BatchColumn>())?;
         for r in runs {
             self.values(r)?;
         }
@@ -332,17 +419,27 @@ impl<'a> Assembler<'a> {
         let plan = &self.selection.plan;
         for &(source, ordinal) in &s.parts {
             if let Some(n) = (source as usize).checked_sub(plan.sources.blocks.len()) {
-                plan.sources.heads[n].read(HeadSeriesRef(ordinal), plan.range, &mut times, &mut values);
+                plan.sources.heads[n].read(
+                    HeadSeriesRef(ordinal),
+                    plan.range,
+                    &mut times,
+                    &mut values,
+                );
             }
         }
         if times.is_empty() {
             return Ok(());
         }
         if !times.is_sorted_by(|a, b| a < b) {
-            let all = times.iter().zip(&values).map(|(&ts_ms, &value)| Sample { ts_ms, value }).collect();
+            let all = times
+                .iter()
+                .zip(&values)
+                .map(|(&ts_ms, &value)| Sample { ts_ms, value })
+                .collect();
             (times, values) = last_of_each(all);
         }
-        self.memory.grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
+        self.memory
+            .grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
         let times_idx = self.intern(&times)?;
         self.batch.floats.extend_from_slice(&values);
         self.push(s, times_idx, from);
@@ -351,7 +448,11 @@ impl<'a> Assembler<'a> {
 
     fn push(&mut self, s: &PlannedSeries, times_idx: u32, from: usize) {
         let run = from..self.batch.floats.len();
-        self.batch.columns.push(BatchColumn { labels: s.labels.clone(), times_idx, values: ValueColumn::Float(run) });
+        self.batch.columns.push(BatchColumn {
+            labels: s.labels.clone(),
+            times_idx,
+            values: ValueColumn::Float(run),
+        });
     }
 
     /// Appends a run's values within the range to the batch.
@@ -374,8 +475,13 @@ impl<'a> Assembler<'a> {
             return Ok(v.clone());
         }
         let plan = &self.selection.plan;
-        let (page, at) = plan.sources.blocks[part.source as usize].reader.locate_vector(r.slot.vector);
-        let page = part.times.get(&page).ok_or_else(|| Error::internal("timestamp page was not fetched"))?;
+        let (page, at) = plan.sources.blocks[part.source as usize]
+            .reader
+            .locate_vector(r.slot.vector);
+        let page = part
+            .times
+            .get(&page)
+            .ok_or_else(|| Error::internal("timestamp page was not fetched"))?;
         let times = page.page.vector(at)?;
         self.memory.grow(times.len() * 8 + 64)?;
         let TimeRange { min, max } = plan.range;
@@ -389,7 +495,10 @@ impl<'a> Assembler<'a> {
     fn intern(&mut self, times: &[i64]) -> Result<u32> {
         let hash = self.hasher.hash_one(times);
         let all = &self.batch.times;
-        if let Some(&(_, i)) = self.interned.find(hash, |&(h, i)| h == hash && *all[i as usize] == *times) {
+        if let Some(&(_, i)) = self
+            .interned
+            .find(hash, |&(h, i)| h == hash && *all[i as usize] == *times)
+        {
             return Ok(i);
         }
         self.memory.grow(times.len() * 8 + 64)?;

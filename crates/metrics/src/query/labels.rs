@@ -11,7 +11,11 @@ use super::{Sources, skip_damaged};
 use crate::head::HeadSeriesRef;
 
 /// What `request` selects of an index; `None` for everything.
-fn selected(ctx: &QueryContext, index: &dyn LabelIndex, request: &LabelRequest) -> Result<Option<Bitmap>> {
+fn selected(
+    ctx: &QueryContext,
+    index: &dyn LabelIndex,
+    request: &LabelRequest,
+) -> Result<Option<Bitmap>> {
     if request.matcher_sets.is_empty() {
         return Ok(None);
     }
@@ -30,7 +34,10 @@ struct Distinct<T> {
 
 impl<T: Ord> Distinct<T> {
     fn new(ctx: &QueryContext) -> Result<Self> {
-        Ok(Distinct { items: BTreeSet::new(), memory: ctx.memory.reserve(0)? })
+        Ok(Distinct {
+            items: BTreeSet::new(),
+            memory: ctx.memory.reserve(0)?,
+        })
     }
 
     fn add(&mut self, item: T, bytes: usize) -> Result<()> {
@@ -63,7 +70,11 @@ fn for_each_index(
     Ok(())
 }
 
-pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<String>> {
+pub(crate) fn names(
+    ctx: &QueryContext,
+    sources: &Sources,
+    request: &LabelRequest,
+) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
     for_each_index(ctx, sources, |index| {
         let selected = selected(ctx, index, request)?;
@@ -76,11 +87,18 @@ pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelReques
     Ok(out.first(request.limit))
 }
 
-pub(crate) fn values(ctx: &QueryContext, sources: &Sources, name: &str, request: &LabelRequest) -> Result<Vec<String>> {
+pub(crate) fn values(
+    ctx: &QueryContext,
+    sources: &Sources,
+    name: &str,
+    request: &LabelRequest,
+) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
     for_each_index(ctx, sources, |index| {
         let selected = selected(ctx, index, request)?;
-        for value in label_values(index, name, selected.as_ref(), request.limit, &|| ctx.check())? {
+        for value in label_values(index, name, selected.as_ref(), request.limit, &|| {
+            ctx.check()
+        })? {
             let bytes = value.len();
             out.add(value, bytes)?;
         }
@@ -89,11 +107,15 @@ pub(crate) fn values(ctx: &QueryContext, sources: &Sources, name: &str, request:
     Ok(out.first(request.limit))
 }
 
-pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<Labels>> {
+pub(crate) fn series(
+    ctx: &QueryContext,
+    sources: &Sources,
+    request: &LabelRequest,
+) -> Result<Vec<Labels>> {
     let max = ctx.limits.query_series_max;
     let mut out = Distinct::new(ctx)?;
     let mut add = |n: usize, labels: Labels| -> Result<()> {
-        if n % 4096 == 0 {
+        if n.is_multiple_of(4096) {
             ctx.check()?;
         }
         let bytes = labels.as_packed().len();
@@ -116,7 +138,8 @@ pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelReque
     }
     for head in &sources.heads {
         head.with_index(|index| -> Result<()> {
-            let selected = selected(ctx, &index.postings, request)?.unwrap_or_else(|| index.postings.all());
+            let selected =
+                selected(ctx, &index.postings, request)?.unwrap_or_else(|| index.postings.all());
             for (n, ordinal) in selected.iter().enumerate() {
                 add(n, index.labels(HeadSeriesRef(ordinal)).clone())?;
             }

@@ -33,7 +33,12 @@ pub(crate) struct Plan {
 /// # Errors
 /// `Execution` when there are more series than `query_series_max` or than fit the memory; `Corrupt` of a head's
 /// postings never happens, those of blocks are warned about.
-pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], range: TimeRange) -> Result<Plan> {
+pub(crate) fn plan(
+    ctx: &QueryContext,
+    sources: Sources,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Result<Plan> {
     let mut found = Found::new(ctx)?;
     let check = || ctx.check();
     for (n, block) in sources.blocks.iter().enumerate() {
@@ -46,7 +51,12 @@ pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], r
                 }
                 packed.clear();
                 index.labels_into(ordinal, &mut packed)?;
-                found.add(LabelsRef::from_packed_trusted(&packed), |l| l.to_owned(), n as u32, ordinal)?;
+                found.add(
+                    LabelsRef::from_packed_trusted(&packed),
+                    |l| l.to_owned(),
+                    n as u32,
+                    ordinal,
+                )?;
             }
             Ok(())
         };
@@ -65,9 +75,16 @@ pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], r
             Ok(())
         })?;
     }
-    let Found { mut series, memory, .. } = found;
+    let Found {
+        mut series, memory, ..
+    } = found;
     series.sort_unstable_by(|a, b| order::compare(a.labels.as_ref(), b.labels.as_ref()));
-    Ok(Plan { sources, range, series, _memory: memory })
+    Ok(Plan {
+        sources,
+        range,
+        series,
+        _memory: memory,
+    })
 }
 
 struct Found<'a> {
@@ -89,11 +106,17 @@ impl<'a> Found<'a> {
         })
     }
 
-    fn add(&mut self, labels: LabelsRef<'_>, own: impl FnOnce(LabelsRef<'_>) -> Labels, source: u32, ordinal: u32) -> Result<()> {
+    fn add(
+        &mut self,
+        labels: LabelsRef<'_>,
+        own: impl FnOnce(LabelsRef<'_>) -> Labels,
+        source: u32,
+        ordinal: u32,
+    ) -> Result<()> {
         let hash = self.hasher.hash_one(labels.as_packed());
-        let known = self
-            .table
-            .find(hash, |&(h, i)| h == hash && self.series[i as usize].labels.as_packed() == labels.as_packed());
+        let known = self.table.find(hash, |&(h, i)| {
+            h == hash && self.series[i as usize].labels.as_packed() == labels.as_packed()
+        });
         if let Some(&(_, i)) = known {
             let parts = &mut self.series[i as usize].parts;
             if parts.spilled() {
@@ -106,10 +129,15 @@ impl<'a> Found<'a> {
         if max != 0 && self.series.len() as u64 >= max {
             return Err(too_many_series(max));
         }
-        self.memory.grow(labels.as_packed().len() + std::mem::size_of::<PlannedSeries>() + 48)?;
+        self.memory
+            .grow(labels.as_packed().len() + std::mem::size_of::<PlannedSeries>() + 48)?;
         // query_series_max and the memory budget end this long before 2^32.
-        self.table.insert_unique(hash, (hash, self.series.len() as u32), |&(h, _)| h);
-        self.series.push(PlannedSeries { labels: own(labels), parts: SmallVec::from_slice(&[(source, ordinal)]) });
+        self.table
+            .insert_unique(hash, (hash, self.series.len() as u32), |&(h, _)| h);
+        self.series.push(PlannedSeries {
+            labels: own(labels),
+            parts: SmallVec::from_slice(&[(source, ordinal)]),
+        });
         Ok(())
     }
 }
@@ -117,7 +145,9 @@ impl<'a> Found<'a> {
 pub(crate) fn too_many_series(max: u64) -> Error {
     Error::new(
         ErrorKind::Execution,
-        format!("query selects more than {max} series (limits.query-series-max); narrow the selector"),
+        format!(
+            "query selects more than {max} series (limits.query-series-max); narrow the selector"
+        ),
     )
 }
 
@@ -132,14 +162,21 @@ impl Plan {
             .iter()
             .map(|b| {
                 let m = &b.handle.meta;
-                let span = |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
-                let part = span(self.range.min.max(m.time_min), self.range.max.min(m.time_max)) / span(m.time_min, m.time_max);
+                let span =
+                    |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
+                let part = span(
+                    self.range.min.max(m.time_min),
+                    self.range.max.min(m.time_max),
+                ) / span(m.time_min, m.time_max);
                 ((m.items / m.groups.max(1)) as f64 * part) as u64 + 1
             })
             .collect();
         // A head's share is not known before it is read; it holds minutes, not days.
         let estimate = |s: &PlannedSeries| -> u64 {
-            s.parts.iter().map(|&(n, _)| per_series.get(n as usize).copied().unwrap_or(64)).sum()
+            s.parts
+                .iter()
+                .map(|&(n, _)| per_series.get(n as usize).copied().unwrap_or(64))
+                .sum()
         };
         let mut runs = Vec::new();
         let (mut from, mut samples) = (0, 0);

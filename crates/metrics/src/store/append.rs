@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trilith_model::{Appended, ErrorKind, LabelsRef, MetricBatch, Rejection, Result, Sample, Signal, TenantId, task};
+use trilith_model::{
+    Appended, ErrorKind, LabelsRef, MetricBatch, Rejection, Result, Sample, Signal, TenantId, task,
+};
 
 use super::{Inner, MetricsStore};
 use crate::head::{HeadSeriesRef, MetricsHead, SeriesReservation};
@@ -26,7 +28,11 @@ struct Admitted {
 }
 
 impl MetricsStore {
-    pub(super) async fn append_batch(&self, tenant: &TenantId, batch: MetricBatch) -> Result<Appended> {
+    pub(super) async fn append_batch(
+        &self,
+        tenant: &TenantId,
+        batch: MetricBatch,
+    ) -> Result<Appended> {
         let items = batch.samples.len();
         let (inner, id) = (self.inner.clone(), tenant.clone());
         let admitted = cpu(items, move || inner.admit(&id, batch)).await??;
@@ -34,24 +40,44 @@ impl MetricsStore {
         if !admitted.batch.is_empty() {
             let (inner, id) = (self.inner.clone(), tenant.clone());
             // A task of its own: once the record is logged it must reach the head, whether the client waits or not.
-            let task = task::spawn("metrics append", async move { inner.log_and_apply(id, admitted).await });
-            task.await.map_err(|e| trilith_model::Error::internal(format!("an append failed: {e}")))??;
+            let task = task::spawn("metrics append", async move {
+                inner.log_and_apply(id, admitted).await
+            });
+            task.await
+                .map_err(|e| trilith_model::Error::internal(format!("an append failed: {e}")))??;
         }
-        self.inner.accepted.fetch_add(answer.accepted, Ordering::Relaxed);
+        self.inner
+            .counters
+            .samples
+            .fetch_add(answer.accepted, Ordering::Relaxed);
         let rejected = answer.rejections.iter().map(|r| r.count).sum();
-        self.inner.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.inner
+            .counters
+            .rejected
+            .fetch_add(rejected, Ordering::Relaxed);
         Ok(answer)
     }
 }
 
 /// Runs small work here and large work in the compute pool.
 async fn cpu<R: Send + 'static>(items: usize, f: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    if items <= INLINE_SAMPLES_MAX { Ok(f()) } else { task::compute(f).await }
+    if items <= INLINE_SAMPLES_MAX {
+        Ok(f())
+    } else {
+        task::compute(f).await
+    }
 }
 
 impl Inner {
     async fn log_and_apply(&self, tenant: TenantId, admitted: Admitted) -> Result<()> {
-        let Admitted { batch, head, refs, payload, reservation, .. } = admitted;
+        let Admitted {
+            batch,
+            head,
+            refs,
+            payload,
+            reservation,
+            ..
+        } = admitted;
         let (ticket, pending) = self.shard.begin(|| {
             let (lsn, pending) = self.wal.append(Signal::Metrics, &tenant, payload)?;
             Ok((lsn.0, pending))
@@ -71,7 +97,11 @@ impl Inner {
         let limits = self.limits.limits(tenant);
         let now = self.clock.now_ms();
         let view = self.shard.view();
-        let head = view.heads.last().expect("a view has an active head").clone();
+        let head = view
+            .heads
+            .last()
+            .expect("a view has an active head")
+            .clone();
         let part = head.tenant_or_new(tenant);
         let refs = part.find_all(&batch);
 
@@ -116,14 +146,38 @@ impl Inner {
             for &s in samples {
                 let bits = s.value.to_bits();
                 if s.ts_ms < oldest {
-                    refused.add(Reason::TooOld, 1, || about(labels, s, &format!("older than limits.max-sample-age ({:?})", limits.max_sample_age)));
+                    refused.add(Reason::TooOld, 1, || {
+                        about(
+                            labels,
+                            s,
+                            &format!(
+                                "older than limits.max-sample-age ({:?})",
+                                limits.max_sample_age
+                            ),
+                        )
+                    });
                 } else if s.ts_ms > newest {
-                    refused.add(Reason::TooNew, 1, || about(labels, s, &format!("further ahead than limits.max-sample-future ({:?})", limits.max_sample_future)));
+                    refused.add(Reason::TooNew, 1, || {
+                        about(
+                            labels,
+                            s,
+                            &format!(
+                                "further ahead than limits.max-sample-future ({:?})",
+                                limits.max_sample_future
+                            ),
+                        )
+                    });
                 } else if let Some((_, known)) = last.filter(|l| l.0 == s.ts_ms) {
                     if known == bits {
                         accepted += 1;
                     } else {
-                        refused.add(Reason::Duplicate, 1, || about(labels, s, "duplicate sample for timestamp with another value"));
+                        refused.add(Reason::Duplicate, 1, || {
+                            about(
+                                labels,
+                                s,
+                                "duplicate sample for timestamp with another value",
+                            )
+                        });
                     }
                 } else {
                     accepted += 1;
@@ -152,9 +206,23 @@ impl Inner {
             None => (batch, refs),
         };
         batch.metadata.retain(|m| !part.knows_metadata(m));
-        let payload = if batch.is_empty() { Bytes::new() } else { Bytes::from(wal_record::encode(&batch)?) };
-        let answer = Appended { accepted, rejections: refused.into_rejections() };
-        Ok(Admitted { batch, head, refs, payload, reservation, answer })
+        let payload = if batch.is_empty() {
+            Bytes::new()
+        } else {
+            Bytes::from(wal_record::encode(&batch)?)
+        };
+        let answer = Appended {
+            accepted,
+            rejections: refused.into_rejections(),
+        };
+        Ok(Admitted {
+            batch,
+            head,
+            refs,
+            payload,
+            reservation,
+            answer,
+        })
     }
 }
 
@@ -221,7 +289,12 @@ impl Refused {
             Some((_, r)) => r.count += n,
             None => self.0.push((
                 reason,
-                Rejection { kind: reason.kind(), reason: reason.name(), message: message(), count: n },
+                Rejection {
+                    kind: reason.kind(),
+                    reason: reason.name(),
+                    message: message(),
+                    count: n,
+                },
             )),
         }
     }
