@@ -157,7 +157,7 @@ impl Shared {
         // A single record passes however low the ceiling is: refused once, it would be refused for ever.
         if backlog > 0 && backlog + bytes > self.backlog_bytes_max {
             return Err(Error::unavailable(format!(
-                "{backlog} bytes wait for the disk, more than wal.backlog-bytes-max ({}) allows",
+                "{backlog} bytes wait for the disk; the backlog of the write-ahead log is limited to {}",
                 self.backlog_bytes_max
             )));
         }

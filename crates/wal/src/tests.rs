@@ -279,7 +279,7 @@ fn the_backlog_has_a_ceiling_but_a_single_record_always_passes() {
         .map(|_| ())
         .expect_err("the backlog is full");
     assert_eq!(error.kind, trilith_model::ErrorKind::Unavailable);
-    assert!(error.message.contains("wal.backlog-bytes-max"), "{error}");
+    assert!(error.message.contains("limited to 65536"), "{error}");
     log.committer.step();
     assert!(decided(&first).is_some_and(|r| r.is_ok()));
     assert_eq!(log.put(Signal::Logs, b"x"), 2);

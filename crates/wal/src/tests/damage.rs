@@ -242,3 +242,13 @@ proptest! {
         crate::fuzzing::segment(&data);
     }
 }
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_are_valid() {
+    for seed in crate::fuzzing::seeds() {
+        crate::fuzzing::segment(&seed);
+    }
+    for seed in crate::fuzzing::frame_seeds() {
+        crate::fuzzing::frames(&seed);
+    }
+}
