@@ -1,1 +1,206 @@
-//! promql
+//! PromQL: parse, check, evaluate over a [`SeriesSource`].
+//!
+//! ```text
+//!  text ─ parse ─ Expr ─ leaf + element ops + sink ─ blocks (rows × steps) ─ finish ─ QueryValue
+//!                          │
+//!                          └ SeriesSource::select → batch → tile → element ops → collect or group
+//! ```
+//!
+//! An expression is evaluated over a grid of steps; an instant query has one step. Selectors stream batches; every
+//! batch becomes a tile (its series × all steps) on the compute threads and is aggregated at once, so memory is a
+//! few tiles plus the result. Window bounds and extrapolation are computed once per timestamp vector, output
+//! groups once per series, matches between vectors once per query.
+//!
+//! Every query is bounded: text size, nesting and operators by the parser, series, samples, memory and time by
+//! the [`QueryContext`]. The number of steps a user may ask for is the API's matter.
+//!
+//! Not here yet, refused with `Unsupported`: native histograms and their functions, `fill`, `limitk`, `limit_ratio`,
+//! `info`, experimental functions and modifiers, duration expressions. Annotations carry no positions.
+
+mod ast;
+mod calls;
+mod element;
+mod eval;
+mod functions;
+mod notes;
+mod parse;
+mod result;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use futures::TryStreamExt as _;
+use trilith_model::{Error, Result};
+use trilith_query::vector::window::bounds;
+use trilith_query::vector::{Grid, is_absent};
+use trilith_query::{QueryContext, SelectHints, SeriesSource};
+
+pub use ast::{Expr, Selector, ValueType};
+pub use eval::EvalOptions;
+pub use parse::parse;
+pub use result::{MatrixSeries, QueryOutput, QueryValue, VectorElement};
+
+use ast::Aggregation;
+use eval::Evaluator;
+use functions::Function;
+use notes::Notes;
+use tile::{Frame, Samples};
+
+/// Evaluates a query at one time.
+///
+/// # Errors
+/// `Invalid` and `Unsupported` as [`parse`]; `Execution` when the query cannot be evaluated or exceeds a limit;
+/// `Timeout`, `Cancelled`; whatever the source reports.
+pub async fn instant(
+    ctx: &QueryContext,
+    source: Arc<dyn SeriesSource>,
+    query: &str,
+    time_ms: i64,
+    options: &EvalOptions,
+) -> Result<QueryOutput> {
+    let expr = parse(query)?;
+    let grid = Grid::instant(time_ms);
+    let evaluator = evaluator(ctx, source, options, grid);
+    let value = if expr.value_type() == ValueType::Matrix {
+        matrix(&evaluator, &expr, grid).await?
+    } else {
+        result::instant(
+            evaluator.eval(&expr, grid).await?,
+            time_ms,
+            is_ordered(&expr),
+        )?
+    };
+    Ok(output(value, &evaluator))
+}
+
+/// Evaluates a query at `start, start + step, … ≤ end`; always a matrix.
+///
+/// # Errors
+/// As [`instant`], and `Invalid` for a step that is not positive, an end before the start, or a query that is
+/// neither a scalar nor an instant vector.
+pub async fn range(
+    ctx: &QueryContext,
+    source: Arc<dyn SeriesSource>,
+    query: &str,
+    start_ms: i64,
+    end_ms: i64,
+    step_ms: i64,
+    options: &EvalOptions,
+) -> Result<QueryOutput> {
+    let grid = Grid::range(start_ms, end_ms, step_ms)?;
+    let expr = parse(query)?;
+    if !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+        return Err(Error::invalid(format!(
+            "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+            expr.value_type().as_str()
+        )));
+    }
+    let evaluator = evaluator(ctx, source, options, grid);
+    let value = result::range(evaluator.eval(&expr, grid).await?, grid)?;
+    Ok(output(value, &evaluator))
+}
+
+fn evaluator(
+    ctx: &QueryContext,
+    source: Arc<dyn SeriesSource>,
+    options: &EvalOptions,
+    query: Grid,
+) -> Evaluator {
+    let (notes, series) = (Notes::default(), Arc::new(AtomicU64::new(0)));
+    Evaluator {
+        ctx: ctx.clone(),
+        source,
+        options: *options,
+        query,
+        notes,
+        series,
+    }
+}
+
+fn output(value: QueryValue, evaluator: &Evaluator) -> QueryOutput {
+    let (warnings, infos) = evaluator.notes.take();
+    QueryOutput {
+        value,
+        warnings,
+        infos,
+    }
+}
+
+/// Whether the outermost function puts the elements in an order of its own.
+fn is_ordered(expr: &Expr) -> bool {
+    match expr.unwrapped() {
+        Expr::Call {
+            function: Function::Sort { .. },
+            ..
+        } => true,
+        Expr::Aggregate(a) => matches!(a.op, Aggregation::TopK | Aggregation::BottomK),
+        _ => false,
+    }
+}
+
+/// An instant query for a range vector: the raw samples of the window.
+async fn matrix(evaluator: &Evaluator, expr: &Expr, grid: Grid) -> Result<QueryValue> {
+    let mut out = Vec::new();
+    match expr.unwrapped() {
+        Expr::Range { selector, range_ms } => {
+            let frame = evaluator.frame(selector.shift, grid, *range_ms);
+            let hints = SelectHints {
+                range_ms: *range_ms,
+                ..SelectHints::default()
+            };
+            let request = evaluator.request(&selector.matchers, &frame, hints);
+            let mut batches = evaluator.source.select(&evaluator.ctx, request);
+            let mut memory = evaluator.ctx.memory.reserve(0)?;
+            while let Some(batch) = batches.try_next().await? {
+                evaluator.ctx.check()?;
+                evaluator.count_series(batch.columns.len())?;
+                memory.grow(batch.floats.len() * 16)?;
+                let samples = Samples {
+                    batch,
+                    drop_name: Vec::new(),
+                };
+                raw(&samples, &frame, &mut out);
+            }
+        }
+        Expr::Subquery(s) => {
+            let (samples, frame) = evaluator.subquery(s, grid).await?;
+            raw(&samples, &frame, &mut out);
+        }
+        _ => return Err(Error::internal("not a range vector expression")),
+    }
+    out.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(QueryValue::Matrix(out))
+}
+
+/// The samples in the window of a frame of one step, staleness markers left out.
+fn raw(samples: &Samples, frame: &Frame, out: &mut Vec<MatrixSeries>) {
+    for (i, (labels, ts, values)) in samples.batch.float_columns().enumerate() {
+        let (from, to) = bounds(ts, frame.at_ms.iter().copied(), frame.width_ms)[0];
+        let window = from as usize..to as usize;
+        let points: Vec<(i64, f64)> = ts[window.clone()]
+            .iter()
+            .zip(&values[window])
+            .filter(|(_, v)| !is_absent(**v))
+            .map(|(t, v)| (*t, *v))
+            .collect();
+        if !points.is_empty() {
+            let labels = if samples.drop_name.get(i).copied().unwrap_or(false) {
+                labels.without(|n| trilith_query::vector::matching::NAME_LABELS.contains(&n))
+            } else {
+                labels.clone()
+            };
+            out.push(MatrixSeries { labels, points });
+        }
+    }
+}
+
+/// Entry for fuzzing: parses any bytes; must neither panic nor run away.
+pub fn fuzz_parse(bytes: &[u8]) {
+    if let Ok(query) = std::str::from_utf8(bytes) {
+        let _ = parse(query);
+    }
+}

@@ -1,0 +1,147 @@
+//! The expression tree that evaluation works on, independent of the parser that made it.
+
+use trilith_model::Matcher;
+use trilith_query::series::Grouping;
+use trilith_query::vector::{AggregateOp, BinaryOp, Matching, SetOp};
+
+use crate::functions::Function;
+
+/// What an expression evaluates to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    Scalar,
+    String,
+    /// Instant vector.
+    Vector,
+    /// Range vector.
+    Matrix,
+}
+
+impl ValueType {
+    /// The name in Prometheus' messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::String => "string",
+            ValueType::Vector => "instant vector",
+            ValueType::Matrix => "range vector",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Expr {
+    Number(f64),
+    String(String),
+    Selector(Selector),
+    /// `selector[range]`
+    Range {
+        selector: Selector,
+        range_ms: i64,
+    },
+    Subquery(Box<Subquery>),
+    Call {
+        function: Function,
+        args: Vec<Expr>,
+    },
+    Aggregate(Box<Aggregate>),
+    Binary(Box<Binary>),
+    Set(Box<Set>),
+    Neg(Box<Expr>),
+    Paren(Box<Expr>),
+}
+
+/// An instant selector; all matchers must hold, the one for the metric name included.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    pub matchers: Vec<Matcher>,
+    pub shift: TimeShift,
+}
+
+/// `@` and `offset`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeShift {
+    pub at: Option<At>,
+    /// Positive goes to the past.
+    pub offset_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// ms since the epoch
+    Time(i64),
+    /// Of the whole query.
+    Start,
+    End,
+}
+
+#[derive(Clone, Debug)]
+pub struct Subquery {
+    pub expr: Expr,
+    pub range_ms: i64,
+    /// `None`: the default resolution.
+    pub step_ms: Option<i64>,
+    pub shift: TimeShift,
+}
+
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    pub op: Aggregation,
+    pub grouping: Option<Grouping>,
+    /// k, φ or the label of `count_values`.
+    pub param: Option<Expr>,
+    pub expr: Expr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// One pass, no parameter.
+    Simple(AggregateOp),
+    TopK,
+    BottomK,
+    Quantile,
+    CountValues,
+}
+
+/// Arithmetic or comparison.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    /// Scalar or vector; kept, because finding it again would walk a whole chain of operators.
+    pub value_type: ValueType,
+    pub op: BinaryOp,
+    pub return_bool: bool,
+    pub matching: Matching,
+    pub lhs: Expr,
+    pub rhs: Expr,
+}
+
+#[derive(Clone, Debug)]
+pub struct Set {
+    pub op: SetOp,
+    pub matching: Matching,
+    pub lhs: Expr,
+    pub rhs: Expr,
+}
+
+impl Expr {
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            Expr::Number(_) => ValueType::Scalar,
+            Expr::String(_) => ValueType::String,
+            Expr::Selector(_) | Expr::Aggregate(_) | Expr::Set(_) => ValueType::Vector,
+            Expr::Range { .. } | Expr::Subquery(_) => ValueType::Matrix,
+            Expr::Call { function, .. } => function.returns(),
+            Expr::Binary(b) => b.value_type,
+            Expr::Neg(e) | Expr::Paren(e) => e.value_type(),
+        }
+    }
+
+    /// The expression inside any parentheses.
+    pub fn unwrapped(&self) -> &Expr {
+        let mut e = self;
+        while let Expr::Paren(inner) = e {
+            e = inner;
+        }
+        e
+    }
+}

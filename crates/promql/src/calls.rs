@@ -1,0 +1,274 @@
+//! Functions that need whole vectors.
+
+use std::collections::HashMap;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use trilith_model::re2::AnchoredRegex;
+use trilith_model::{Error, Labels, MatchOp, Matcher, Result, task};
+use trilith_query::QueryContext;
+use trilith_query::vector::quantile::{Bucket, bucket_quantile};
+use trilith_query::vector::rank::{ascending, descending};
+use trilith_query::vector::{ABSENT, AggregateOp, Block, Grid, Row, is_absent};
+
+use crate::ast::Expr;
+use crate::element::ElementOp;
+use crate::eval::{Evaluator, execution};
+use crate::functions::{Function, RangeFunction};
+use crate::notes::Notes;
+
+impl Evaluator {
+    /// A call whose result is made at once rather than tile by tile.
+    pub(crate) fn call<'a>(
+        &'a self,
+        function: Function,
+        args: &'a [Expr],
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<Block>> {
+        async move {
+        match (function, args) {
+            (Function::Vector, [s]) => {
+                let values = self.scalar(s, grid).await?;
+                self.single(values, Labels::empty())
+            }
+            (Function::Calendar(_, f), []) => {
+                let mut block = self.single(
+                    grid.times().map(|t| t as f64 / 1000.0).collect(),
+                    Labels::empty(),
+                )?;
+                ElementOp::Calendar(f).apply(&mut block);
+                Ok(block)
+            }
+            (Function::Absent, [v]) => {
+                let labels = match v.unwrapped() {
+                    Expr::Selector(s) => absent_labels(&s.matchers),
+                    _ => Labels::empty(),
+                };
+                let present = self.group(AggregateOp::Group, None, v, grid).await?;
+                self.inverted(&present, labels, grid)
+            }
+            (Function::AbsentOverTime, [m]) => {
+                let labels = match m.unwrapped() {
+                    Expr::Range { selector, .. } => absent_labels(&selector.matchers),
+                    _ => Labels::empty(),
+                };
+                let present = Expr::Call {
+                    function: Function::OverTime(RangeFunction::Present),
+                    args: vec![m.clone()],
+                };
+                let present = self.group(AggregateOp::Group, None, &present, grid).await?;
+                self.inverted(&present, labels, grid)
+            }
+            (Function::Sort { descending: down }, [v]) => {
+                let mut block = self.vector(v, grid).await?;
+                if self.query.step > 0 {
+                    self.notes
+                        .warn("sort is ineffective for range queries since results are always ordered by labels");
+                    return Ok(block);
+                }
+                block.sort_by_labels();
+                let mut order: Vec<usize> = (0..block.rows.len()).collect();
+                let by = if down { descending } else { ascending };
+                order.sort_by(|a, b| by(block.row(*a)[0], block.row(*b)[0]));
+                block.reorder(&order);
+                Ok(block)
+            }
+            (Function::LabelReplace, [v, rest @ ..]) => {
+                let block = self.vector(v, grid).await?;
+                let strings = literals(rest)?;
+                task::compute(move || label_replace(block, &strings)).await?
+            }
+            (Function::LabelJoin, [v, rest @ ..]) => {
+                let block = self.vector(v, grid).await?;
+                let strings = literals(rest)?;
+                task::compute(move || label_join(block, &strings)).await?
+            }
+            (Function::HistogramQuantile, [phi, v]) => {
+                let phi = self.scalar(phi, grid).await?;
+                for p in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
+                    let p = crate::notes::format_g(*p);
+                    self.notes.warn(format_args!(
+                        "quantile value should be between 0 and 1, got {p}"
+                    ));
+                }
+                let block = self.vector(v, grid).await?;
+                let (ctx, notes) = (self.ctx.clone(), self.notes.clone());
+                task::compute(move || histogram_quantile(&ctx, &notes, &phi, &block)).await?
+            }
+            _ => Err(Error::internal("a call does not fit its signature")),
+        }
+            }
+        .boxed()
+    }
+
+    /// 1 where the single row of `present` has no value.
+    fn inverted(&self, present: &Block, labels: Labels, grid: Grid) -> Result<Block> {
+        let mut values = vec![1.0; grid.steps];
+        if !present.rows.is_empty() {
+            for (v, p) in values.iter_mut().zip(present.row(0)) {
+                if !is_absent(*p) {
+                    *v = ABSENT;
+                }
+            }
+        }
+        self.single(values, labels)
+    }
+}
+
+fn literals(args: &[Expr]) -> Result<Vec<String>> {
+    args.iter()
+        .map(|a| match a.unwrapped() {
+            Expr::String(s) => Ok(s.clone()),
+            _ => Err(Error::internal("a string argument is a literal")),
+        })
+        .collect()
+}
+
+/// What is known of a series that does not exist: labels with exactly one matcher, and that for equality.
+fn absent_labels(matchers: &[Matcher]) -> Labels {
+    let known = matchers.iter().filter(|m| {
+        &*m.name != "__name__"
+            && m.op == MatchOp::Eq
+            && matchers.iter().filter(|other| other.name == m.name).count() == 1
+    });
+    Labels::from_pairs(known.map(|m| (&*m.name, &*m.value)))
+}
+
+/// Gives a row a label; setting the name keeps it.
+fn set_label(row: &mut Row, name: &str, value: &str) {
+    row.labels = row.labels.with(name, value);
+    if name == "__name__" {
+        row.drop_name = false;
+    }
+}
+
+fn check_distinct(block: &Block) -> Result<()> {
+    let mut seen = std::collections::HashSet::with_capacity(block.rows.len());
+    if block.rows.iter().all(|r| seen.insert(&r.labels)) {
+        return Ok(());
+    }
+    Err(execution(
+        "vector cannot contain metrics with the same labelset",
+    ))
+}
+
+/// `strings`: destination, replacement, source, regex.
+fn label_replace(mut block: Block, strings: &[String]) -> Result<Block> {
+    let [dst, replacement, src, regex] = strings else {
+        return Err(Error::internal("label_replace takes four strings"));
+    };
+    let regex = AnchoredRegex::new(regex).map_err(|_| {
+        execution(format!(
+            "invalid regular expression in label_replace(): {regex}"
+        ))
+    })?;
+    if dst.is_empty() {
+        return Err(execution(format!(
+            "invalid destination label name in label_replace(): {dst}"
+        )));
+    }
+    let mut value = String::new();
+    for row in &mut block.rows {
+        value.clear();
+        if regex.expand(row.labels.get(src).unwrap_or(""), replacement, &mut value)? {
+            set_label(row, dst, &value);
+        }
+    }
+    check_distinct(&block)?;
+    Ok(block)
+}
+
+/// `strings`: destination, separator, sources.
+fn label_join(mut block: Block, strings: &[String]) -> Result<Block> {
+    let [dst, separator, sources @ ..] = strings else {
+        return Err(Error::internal("label_join takes at least two strings"));
+    };
+    if dst.is_empty() {
+        return Err(execution(format!(
+            "invalid destination label name in label_join(): {dst}"
+        )));
+    }
+    if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
+        return Err(execution(format!(
+            "invalid source label name in label_join(): {bad}"
+        )));
+    }
+    for row in &mut block.rows {
+        let parts: Vec<&str> = sources
+            .iter()
+            .map(|s| row.labels.get(s).unwrap_or(""))
+            .collect();
+        let value = parts.join(separator);
+        set_label(row, dst, &value);
+    }
+    check_distinct(&block)?;
+    Ok(block)
+}
+
+/// Classic histograms: rows that differ in `le` only are one histogram.
+fn histogram_quantile(
+    ctx: &QueryContext,
+    notes: &Notes,
+    phi: &[f64],
+    block: &Block,
+) -> Result<Block> {
+    let mut index: HashMap<Labels, usize> = HashMap::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut members: Vec<Vec<(f64, usize)>> = Vec::new();
+    for (i, row) in block.rows.iter().enumerate() {
+        let le = row.labels.get("le").unwrap_or("");
+        let Some(bound) = parse_bound(le) else {
+            let name = row.labels.get("__name__").filter(|_| !row.drop_name);
+            let of = name.map_or(String::new(), |n| format!(" for metric name {n:?}"));
+            notes.warn(format_args!(
+                "bucket label \"le\" is missing or has a malformed value of {le:?}{of}"
+            ));
+            continue;
+        };
+        let labels = row.labels.without(|n| n == "le");
+        let at = *index.entry(labels.clone()).or_insert_with(|| {
+            rows.push(Row {
+                labels,
+                drop_name: true,
+            });
+            members.push(Vec::new());
+            rows.len() - 1
+        });
+        members[at].push((bound, i));
+    }
+    let mut out = Block::absent(ctx, rows, block.steps)?;
+    let mut buckets = Vec::new();
+    for (h, members) in members.iter().enumerate() {
+        ctx.check()?;
+        for (step, phi) in phi.iter().enumerate() {
+            buckets.clear();
+            buckets.extend(
+                members
+                    .iter()
+                    .map(|(upper_bound, r)| Bucket {
+                        upper_bound: *upper_bound,
+                        count: block.row(*r)[step],
+                    })
+                    .filter(|b| !is_absent(b.count)),
+            );
+            if buckets.is_empty() {
+                continue;
+            }
+            let quantile = bucket_quantile(*phi, &mut buckets);
+            if quantile.repaired {
+                notes.info(
+                    "input to histogram_quantile needed to be fixed for monotonicity (see \
+                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)",
+                );
+            }
+            out.row_mut(h)[step] = quantile.value;
+        }
+    }
+    out.drop_empty_rows();
+    Ok(out)
+}
+
+/// The number in an `le` label. Go also reads digits separated by `_` and hexadecimal; no exporter writes them.
+fn parse_bound(le: &str) -> Option<f64> {
+    le.parse::<f64>().ok().filter(|b| !b.is_nan())
+}

@@ -1,0 +1,890 @@
+//! Evaluation of an expression over a grid of steps; an instant query is a grid of one step.
+//!
+//! A vector expression is a pipeline: a leaf (a selector, or a materialised block), a chain of element-wise
+//! operations, and a sink (collect the rows, or accumulate them into groups). Selectors stream: every batch of the
+//! source becomes a tile, runs through the chain and ends in the sink, so samples and tiles exist a few at a
+//! time. What needs whole vectors (joins, topk, label functions) materialises its inputs.
+//!
+//! Metric names are dropped when the query is done (delayed name removal): rows are only marked before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
+use trilith_model::{Error, ErrorKind, Matcher, Result, task};
+use trilith_query::series::Grouping;
+use trilith_query::vector::matching::{join, set_operation};
+use trilith_query::vector::rank::{count_values, group_quantile, select_k};
+use trilith_query::vector::{Accumulator, AggregateOp, Block, Grid, MatchError, Row, is_absent};
+use trilith_query::{
+    BatchColumn, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn,
+};
+
+use crate::ast::{
+    Aggregate, Aggregation, At, Binary, Expr, Selector, Set, Subquery, TimeShift, ValueType,
+};
+use crate::element::ElementOp;
+use crate::functions::{Function, RangeFunction};
+use crate::notes::{Notes, format_f, format_g};
+use crate::tile::{self, Cell, Frame, Samples};
+
+/// Tiles of one selector in work at a time; more would only hold memory, `task::compute` bounds the cores.
+const TILES_IN_FLIGHT: usize = 4;
+
+/// Settings of evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvalOptions {
+    /// How far an instant selector looks back for a sample.
+    pub lookback_ms: i64,
+    /// Resolution of subqueries that name none.
+    pub subquery_step_ms: i64,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        EvalOptions {
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+        }
+    }
+}
+
+/// One query's evaluator; cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Evaluator {
+    pub ctx: QueryContext,
+    pub source: Arc<dyn SeriesSource>,
+    pub options: EvalOptions,
+    /// The grid of the whole query, for `@ start()` and `@ end()`.
+    pub query: Grid,
+    pub notes: Notes,
+    pub series: Arc<AtomicU64>,
+}
+
+pub(crate) enum Value {
+    /// One per step.
+    Scalar(Vec<f64>),
+    String(String),
+    Vector(Block),
+}
+
+/// Where the rows of a pipeline come from.
+enum Leaf<'a> {
+    Selector {
+        selector: &'a Selector,
+        width_ms: i64,
+        cell: Cell,
+        func: &'static str,
+    },
+    Block(Block),
+}
+
+/// Where the rows of a pipeline go.
+enum Sink {
+    Collect(Block),
+    Group(Accumulator),
+}
+
+impl Sink {
+    fn absorb(&mut self, ctx: &QueryContext, mut tile: Block) -> Result<()> {
+        match self {
+            Sink::Collect(block) => {
+                tile.drop_empty_rows();
+                block.append(ctx, tile)?;
+                let limit = ctx.limits.query_samples_max;
+                if limit != 0
+                    && block.values.len() as u64 > limit
+                    && block.present_cells() as u64 > limit
+                {
+                    return Err(execution(
+                        "query processing would load too many samples into memory in query execution",
+                    ));
+                }
+                Ok(())
+            }
+            Sink::Group(acc) => {
+                for (row, cells) in tile.iter() {
+                    acc.add(&row.labels, cells)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) fn execution(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Execution, message)
+}
+
+impl Evaluator {
+    /// Evaluates any expression but a range vector.
+    pub(crate) fn eval<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Value>> {
+        async move {
+            self.ctx.check()?;
+            match expr.value_type() {
+                ValueType::Scalar => Ok(Value::Scalar(self.scalar(expr, grid).await?)),
+                ValueType::Vector => Ok(Value::Vector(self.vector(expr, grid).await?)),
+                ValueType::String => match expr.unwrapped() {
+                    Expr::String(s) => Ok(Value::String(s.clone())),
+                    _ => Err(Error::internal("a string expression is a literal")),
+                },
+                ValueType::Matrix => Err(Error::internal("a range vector has no value of its own")),
+            }
+        }
+        .boxed()
+    }
+
+    /// A scalar at every step.
+    pub(crate) fn scalar<'a>(
+        &'a self,
+        expr: &'a Expr,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<Vec<f64>>> {
+        async move {
+            Ok(match expr {
+                Expr::Number(v) => vec![*v; grid.steps],
+                Expr::Paren(e) => self.scalar(e, grid).await?,
+                Expr::Neg(e) => {
+                    let mut values = self.scalar(e, grid).await?;
+                    values.iter_mut().for_each(|v| *v = -*v);
+                    values
+                }
+                Expr::Binary(b) => {
+                    // Chains lean to the left; a loop keeps the depth of the recursion.
+                    let mut links = vec![b];
+                    let mut innermost = &b.lhs;
+                    while let Expr::Binary(b) = innermost {
+                        links.push(b);
+                        innermost = &b.lhs;
+                    }
+                    let mut left = self.scalar(innermost, grid).await?;
+                    for b in links.into_iter().rev() {
+                        let right = self.scalar(&b.rhs, grid).await?;
+                        left.iter_mut()
+                            .zip(right)
+                            .for_each(|(l, r)| *l = b.op.scalar(*l, r));
+                    }
+                    left
+                }
+                Expr::Call {
+                    function: Function::Pi,
+                    ..
+                } => vec![std::f64::consts::PI; grid.steps],
+                Expr::Call {
+                    function: Function::Time,
+                    ..
+                } => grid.times().map(|t| t as f64 / 1000.0).collect(),
+                Expr::Call {
+                    function: Function::Scalar,
+                    args,
+                } => {
+                    let block = self.vector(&args[0], grid).await?;
+                    (0..grid.steps)
+                        .map(|step| {
+                            let mut present = (0..block.rows.len())
+                                .map(|r| block.row(r)[step])
+                                .filter(|v| !is_absent(*v));
+                            match (present.next(), present.next()) {
+                                (Some(only), None) => only,
+                                _ => f64::NAN,
+                            }
+                        })
+                        .collect()
+                }
+                _ => return Err(Error::internal("not a scalar expression")),
+            })
+        }
+        .boxed()
+    }
+
+    fn shared_scalar<'a>(
+        &'a self,
+        expr: &'a Expr,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<Arc<[f64]>>> {
+        async move { Ok(self.scalar(expr, grid).await?.into()) }.boxed()
+    }
+
+    /// An instant vector at every step; rows in no particular order unless the expression orders them.
+    pub(crate) fn vector<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Block>> {
+        async move {
+            let sink = Sink::Collect(Block::empty(grid.steps));
+            match self
+                .pipeline(expr, grid, sink, SelectHints::default())
+                .await?
+            {
+                Sink::Collect(block) => Ok(block),
+                Sink::Group(_) => Err(Error::internal("the sink changed its kind")),
+            }
+        }
+        .boxed()
+    }
+
+    /// Runs the pipeline that ends in `expr` into `sink`.
+    fn pipeline<'a>(
+        &'a self,
+        expr: &'a Expr,
+        grid: Grid,
+        mut sink: Sink,
+        hints: SelectHints,
+    ) -> BoxFuture<'a, Result<Sink>> {
+        async move {
+            let (leaf, ops) = self.leaf(expr, grid).await?;
+            match leaf {
+                Leaf::Block(mut block) => {
+                    let ctx = self.ctx.clone();
+                    task::compute(move || {
+                        ops.iter().for_each(|op| op.apply(&mut block));
+                        if let (Sink::Collect(rows), true) = (&sink, ops.is_empty())
+                            && rows.rows.is_empty()
+                        {
+                            // Nothing to do to it: its order may matter (sort, topk).
+                            return Ok(Sink::Collect(block));
+                        }
+                        sink.absorb(&ctx, block)?;
+                        Ok(sink)
+                    })
+                    .await?
+                }
+                Leaf::Selector {
+                    selector,
+                    width_ms,
+                    cell,
+                    func,
+                } => {
+                    let mut hints = hints;
+                    if !func.is_empty() {
+                        hints.func = func.to_owned();
+                    }
+                    self.stream(selector, width_ms, cell, hints, ops, grid, sink)
+                        .await
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// Walks down the element-wise operations to what they work on; `ops` come out last one first.
+    fn leaf<'a>(
+        &'a self,
+        expr: &'a Expr,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<(Leaf<'a>, Vec<ElementOp>)>> {
+        async move {
+            let mut ops = Vec::new();
+            let mut e = expr;
+            let leaf = loop {
+                match e {
+                    Expr::Paren(inner) => e = inner,
+                    Expr::Neg(inner) => {
+                        ops.push(ElementOp::Neg);
+                        e = inner;
+                    }
+                    Expr::Binary(b) if b.lhs.value_type() == ValueType::Scalar => {
+                        ops.push(self.scalar_op(b, &b.lhs, true, grid).await?);
+                        e = &b.rhs;
+                    }
+                    Expr::Binary(b) if b.rhs.value_type() == ValueType::Scalar => {
+                        ops.push(self.scalar_op(b, &b.rhs, false, grid).await?);
+                        e = &b.lhs;
+                    }
+                    Expr::Selector(selector) => {
+                        let width_ms = self.options.lookback_ms;
+                        break Leaf::Selector {
+                            selector,
+                            width_ms,
+                            cell: Cell::Newest,
+                            func: "",
+                        };
+                    }
+                    Expr::Call { function, args } => match (function, args.as_slice()) {
+                        (Function::Map(_, f), [arg]) => {
+                            ops.push(ElementOp::Map(*f));
+                            e = arg;
+                        }
+                        (Function::Calendar(_, f), [arg]) => {
+                            ops.push(ElementOp::Calendar(*f));
+                            e = arg;
+                        }
+                        (Function::Clamp, [arg, min, max]) => {
+                            let min = Some(self.shared_scalar(min, grid).await?);
+                            let max = Some(self.shared_scalar(max, grid).await?);
+                            ops.push(ElementOp::Clamp { min, max });
+                            e = arg;
+                        }
+                        (Function::ClampMin, [arg, min]) => {
+                            ops.push(ElementOp::Clamp {
+                                min: Some(self.shared_scalar(min, grid).await?),
+                                max: None,
+                            });
+                            e = arg;
+                        }
+                        (Function::ClampMax, [arg, max]) => {
+                            ops.push(ElementOp::Clamp {
+                                min: None,
+                                max: Some(self.shared_scalar(max, grid).await?),
+                            });
+                            e = arg;
+                        }
+                        (Function::Round, [arg, to @ ..]) => {
+                            let to = match to.first() {
+                                Some(to) => self.shared_scalar(to, grid).await?,
+                                None => vec![1.0; grid.steps].into(),
+                            };
+                            ops.push(ElementOp::Round { to });
+                            e = arg;
+                        }
+                        (Function::Timestamp, [arg]) => {
+                            if let Expr::Selector(selector) = arg.unwrapped() {
+                                let width_ms = self.options.lookback_ms;
+                                break Leaf::Selector {
+                                    selector,
+                                    width_ms,
+                                    cell: Cell::NewestTime,
+                                    func: "timestamp",
+                                };
+                            }
+                            ops.push(ElementOp::Timestamp {
+                                seconds: grid.times().map(|t| t as f64 / 1000.0).collect(),
+                            });
+                            e = arg;
+                        }
+                        (Function::OverTime(function), args) => {
+                            break self.range_leaf(*function, args, grid).await?;
+                        }
+                        _ => break Leaf::Block(self.call(*function, args, grid).await?),
+                    },
+                    Expr::Aggregate(a) => break Leaf::Block(self.aggregate(a, grid).await?),
+                    Expr::Binary(b) => {
+                        break Leaf::Block(self.vector_chain(Link::Operator(b), grid).await?);
+                    }
+                    Expr::Set(s) => {
+                        break Leaf::Block(self.vector_chain(Link::Set(s), grid).await?);
+                    }
+                    Expr::Number(_) | Expr::String(_) | Expr::Range { .. } | Expr::Subquery(_) => {
+                        return Err(Error::internal("not an instant vector expression"));
+                    }
+                }
+            };
+            ops.reverse();
+            Ok((leaf, ops))
+        }
+        .boxed()
+    }
+
+    fn scalar_op<'a>(
+        &'a self,
+        b: &'a Binary,
+        scalar: &'a Expr,
+        scalar_left: bool,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<ElementOp>> {
+        async move {
+            let scalars = self.shared_scalar(scalar, grid).await?;
+            Ok(ElementOp::Scalar {
+                op: b.op,
+                scalars,
+                scalar_left,
+                return_bool: b.return_bool,
+            })
+        }
+        .boxed()
+    }
+
+    /// A function of a range selector or a subquery.
+    fn range_leaf<'a>(
+        &'a self,
+        function: RangeFunction,
+        args: &'a [Expr],
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<Leaf<'a>>> {
+        async move {
+            let (range, param) = match (function, args) {
+                (RangeFunction::Quantile, [phi, range]) => {
+                    let phi = self.shared_scalar(phi, grid).await?;
+                    self.check_quantile(&phi);
+                    (range, phi)
+                }
+                (RangeFunction::PredictLinear, [range, seconds]) => {
+                    (range, self.shared_scalar(seconds, grid).await?)
+                }
+                (_, [range]) => (range, Vec::new().into()),
+                _ => {
+                    return Err(Error::internal(
+                        "a range function has other arguments than its signature",
+                    ));
+                }
+            };
+            let cell = Cell::Window { function, param };
+            match range.unwrapped() {
+                Expr::Range { selector, range_ms } => Ok(Leaf::Selector {
+                    selector,
+                    width_ms: *range_ms,
+                    cell,
+                    func: hint_name(function),
+                }),
+                Expr::Subquery(s) => {
+                    let (samples, frame) = self.subquery(s, grid).await?;
+                    let ctx = self.ctx.clone();
+                    Ok(Leaf::Block(
+                        task::compute(move || tile::evaluate(&ctx, &samples, &cell, &frame))
+                            .await??,
+                    ))
+                }
+                _ => Err(Error::internal("not a range vector expression")),
+            }
+        }
+        .boxed()
+    }
+
+    fn check_quantile(&self, phi: &[f64]) {
+        for phi in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
+            self.notes.warn(format_args!(
+                "quantile value should be between 0 and 1, got {}",
+                format_g(*phi)
+            ));
+        }
+    }
+
+    /// Evaluation times after `@` and `offset`.
+    fn shifted(&self, shift: TimeShift, grid: Grid) -> Arc<[i64]> {
+        let at = shift.at.map(|at| match at {
+            At::Time(t) => t,
+            At::Start => self.query.start,
+            At::End => self.query.end(),
+        });
+        grid.times()
+            .map(|t| at.unwrap_or(t).saturating_sub(shift.offset_ms))
+            .collect()
+    }
+
+    pub(crate) fn frame(&self, shift: TimeShift, grid: Grid, width_ms: i64) -> Frame {
+        Frame {
+            at_ms: self.shifted(shift, grid),
+            steps_ms: grid.times().collect(),
+            width_ms,
+        }
+    }
+
+    /// The request for the samples that a frame looks at.
+    pub(crate) fn request(
+        &self,
+        matchers: &[Matcher],
+        frame: &Frame,
+        hints: SelectHints,
+    ) -> SeriesRequest {
+        let first = frame.at_ms.iter().copied().min().unwrap_or(0);
+        let last = frame.at_ms.iter().copied().max().unwrap_or(0);
+        SeriesRequest {
+            matchers: matchers.to_vec(),
+            // Windows are open to the left.
+            start_ms: first.saturating_sub(frame.width_ms).saturating_add(1),
+            end_ms: last,
+            hints,
+        }
+    }
+
+    /// Streams a selector, tile by tile, through `ops` into `sink`.
+    fn stream<'a>(
+        &'a self,
+        selector: &'a Selector,
+        width_ms: i64,
+        cell: Cell,
+        mut hints: SelectHints,
+        ops: Vec<ElementOp>,
+        grid: Grid,
+        sink: Sink,
+    ) -> BoxFuture<'a, Result<Sink>> {
+        async move {
+            let frame = self.frame(selector.shift, grid, width_ms);
+            hints.step_ms = if grid.steps > 1 { grid.step } else { 0 };
+            hints.range_ms = if matches!(cell, Cell::Window { .. }) {
+                width_ms
+            } else {
+                0
+            };
+            let request = self.request(&selector.matchers, &frame, hints);
+            let sink = Arc::new(Mutex::new(sink));
+            let (frame, ops) = (Arc::new(frame), Arc::new(ops));
+            let tiles =
+                self.source.select(&self.ctx, request).map_ok(|batch| {
+                    let (this, cell, frame, ops, sink) = (
+                        self.clone(),
+                        cell.clone(),
+                        frame.clone(),
+                        ops.clone(),
+                        sink.clone(),
+                    );
+                    async move {
+                        task::compute(move || this.tile(batch, &cell, &frame, &ops, &sink)).await?
+                    }
+                });
+            let mut tiles = Box::pin(tiles.try_buffer_unordered(TILES_IN_FLIGHT));
+            while tiles.try_next().await?.is_some() {
+                self.ctx.check()?;
+            }
+            drop(tiles);
+            let sink = Arc::try_unwrap(sink)
+                .map_err(|_| Error::internal("a tile outlived its selector"))?;
+            Ok(sink.into_inner())
+        }
+        .boxed()
+    }
+
+    fn tile(
+        &self,
+        batch: SeriesBatch,
+        cell: &Cell,
+        frame: &Frame,
+        ops: &[ElementOp],
+        sink: &Mutex<Sink>,
+    ) -> Result<()> {
+        self.ctx.check()?;
+        self.count_series(batch.columns.len())?;
+        let bytes = batch.floats.len() * 8 + batch.times.iter().map(|t| t.len() * 8).sum::<usize>();
+        let _samples = self.ctx.memory.reserve(bytes)?;
+        let samples = Samples {
+            batch,
+            drop_name: Vec::new(),
+        };
+        let mut tile = tile::evaluate(&self.ctx, &samples, cell, frame)?;
+        if let Cell::Window {
+            function: RangeFunction::Rate(kind),
+            ..
+        } = cell
+            && kind.is_counter()
+        {
+            self.check_counter_names(&tile);
+        }
+        ops.iter().for_each(|op| op.apply(&mut tile));
+        sink.lock().absorb(&self.ctx, tile)
+    }
+
+    pub(crate) fn count_series(&self, n: usize) -> Result<()> {
+        let series = self.series.fetch_add(n as u64, Ordering::Relaxed) + n as u64;
+        let limit = self.ctx.limits.query_series_max;
+        if limit != 0 && series > limit {
+            return Err(execution(format!(
+                "the query selects more than {limit} series (limits.query-series-max); narrow the selectors"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_counter_names(&self, tile: &Block) {
+        let mut last = String::new();
+        for row in &tile.rows {
+            let name = row.labels.get("__name__").unwrap_or("");
+            if name.is_empty()
+                || name == last
+                || ["_total", "_sum", "_count", "_bucket"]
+                    .iter()
+                    .any(|s| name.ends_with(s))
+            {
+                continue;
+            }
+            last = name.to_owned();
+            self.notes.info(format_args!(
+                "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
+            ));
+        }
+    }
+
+    /// Evaluates the inner expression of a subquery; its cells become samples.
+    pub(crate) fn subquery<'a>(
+        &'a self,
+        s: &'a Subquery,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<(Samples, Frame)>> {
+        async move {
+            let step = s.step_ms.unwrap_or(self.options.subquery_step_ms).max(1);
+            let frame = self.frame(s.shift, grid, s.range_ms);
+            let first = frame
+                .at_ms
+                .iter()
+                .copied()
+                .min()
+                .unwrap_or(0)
+                .saturating_sub(s.range_ms);
+            let last = frame.at_ms.iter().copied().max().unwrap_or(0);
+            // Steps are multiples of the resolution, after the open left end.
+            let start = first
+                .div_euclid(step)
+                .saturating_add(1)
+                .saturating_mul(step);
+            let end = last.div_euclid(step).saturating_mul(step);
+            let mut samples = Samples {
+                batch: SeriesBatch::default(),
+                drop_name: Vec::new(),
+            };
+            if start > end {
+                return Ok((samples, frame));
+            }
+            let inner = Grid::range(start, end, step)?;
+            let block = self.vector(&s.expr, inner).await?;
+            let times: Vec<i64> = inner.times().collect();
+            let all: Arc<[i64]> = times.as_slice().into();
+            // Complete rows first: they share one timestamp vector and columns are ordered by it.
+            let mut order: Vec<(bool, usize)> = (0..block.rows.len())
+                .map(|i| (block.row(i).iter().any(|v| is_absent(*v)), i))
+                .collect();
+            order.sort_unstable();
+            let batch = &mut samples.batch;
+            for (gaps, i) in order {
+                let from = batch.floats.len();
+                batch
+                    .floats
+                    .extend(block.row(i).iter().copied().filter(|v| !is_absent(*v)));
+                if batch.floats.len() == from {
+                    continue;
+                }
+                if gaps || batch.times.is_empty() {
+                    let present = times
+                        .iter()
+                        .zip(block.row(i))
+                        .filter(|(_, v)| !is_absent(**v))
+                        .map(|(t, _)| *t);
+                    batch
+                        .times
+                        .push(if gaps { present.collect() } else { all.clone() });
+                }
+                batch.columns.push(BatchColumn {
+                    labels: block.rows[i].labels.clone(),
+                    times_idx: batch.times.len() as u32 - 1,
+                    values: ValueColumn::Float(from..batch.floats.len()),
+                });
+                samples.drop_name.push(block.rows[i].drop_name);
+            }
+            Ok((samples, frame))
+        }
+        .boxed()
+    }
+
+    fn aggregate<'a>(&'a self, a: &'a Aggregate, grid: Grid) -> BoxFuture<'a, Result<Block>> {
+        async move {
+            let ctx = self.ctx.clone();
+            let grouping = a.grouping.clone();
+            match (a.op, &a.param) {
+                (Aggregation::Simple(op), _) => self.group(op, grouping, &a.expr, grid).await,
+                (Aggregation::TopK | Aggregation::BottomK, Some(k)) => {
+                    let k = self
+                        .scalar(k, grid)
+                        .await?
+                        .into_iter()
+                        .map(element_count)
+                        .collect::<Result<Vec<_>>>()?;
+                    let largest = a.op == Aggregation::TopK;
+                    let block = self.vector(&a.expr, grid).await?;
+                    task::compute(move || select_k(&ctx, block, grouping, &k, largest)).await?
+                }
+                (Aggregation::Quantile, Some(phi)) => {
+                    let phi = self.scalar(phi, grid).await?;
+                    self.check_quantile(&phi);
+                    let block = self.vector(&a.expr, grid).await?;
+                    task::compute(move || group_quantile(&ctx, &block, grouping, &phi)).await?
+                }
+                (Aggregation::CountValues, Some(label)) => {
+                    let Expr::String(label) = label.unwrapped() else {
+                        return Err(Error::internal(
+                            "the parameter of count_values is a literal",
+                        ));
+                    };
+                    if label.is_empty() {
+                        return Err(execution(format!("invalid label name {label:?}")));
+                    }
+                    let label = label.clone();
+                    let block = self.vector(&a.expr, grid).await?;
+                    task::compute(move || count_values(&ctx, &block, grouping, &label, format_f))
+                        .await?
+                }
+                _ => Err(Error::internal("an aggregation lacks its parameter")),
+            }
+        }
+        .boxed()
+    }
+
+    /// A one-pass aggregation of `expr`.
+    pub(crate) fn group<'a>(
+        &'a self,
+        op: AggregateOp,
+        grouping: Option<Grouping>,
+        expr: &'a Expr,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<Block>> {
+        async move {
+            let hints = SelectHints {
+                func: aggregate_name(op).to_owned(),
+                grouping: grouping.clone(),
+                ..SelectHints::default()
+            };
+            let sink = Sink::Group(Accumulator::new(&self.ctx, op, grouping, grid.steps));
+            match self.pipeline(expr, grid, sink, hints).await? {
+                Sink::Group(acc) => acc.finish(&self.ctx),
+                Sink::Collect(_) => Err(Error::internal("the sink changed its kind")),
+            }
+        }
+        .boxed()
+    }
+
+    /// Operators between vectors. A chain leans to the left and is evaluated in a loop, which keeps the depth of
+    /// the recursion; the two operands of its innermost link are read at the same time.
+    fn vector_chain<'a>(&'a self, outermost: Link<'a>, grid: Grid) -> BoxFuture<'a, Result<Block>> {
+        async move {
+            let mut links = vec![outermost];
+            let mut innermost = outermost.lhs();
+            while let Some(link) = Link::between_vectors(innermost) {
+                links.push(link);
+                innermost = link.lhs();
+            }
+            let mut left = None;
+            for link in links.into_iter().rev() {
+                let (l, right) = match left.take() {
+                    Some(l) => (l, self.vector(link.rhs(), grid).await?),
+                    None => futures::try_join!(
+                        self.vector(innermost, grid),
+                        self.vector(link.rhs(), grid)
+                    )?,
+                };
+                let ctx = self.ctx.clone();
+                left = Some(match link {
+                    Link::Operator(b) => {
+                        let (op, return_bool, matching) = (b.op, b.return_bool, b.matching.clone());
+                        let joined = task::compute(move || {
+                            join(&ctx, &l, &right, op, return_bool, &matching)
+                        });
+                        joined.await?.map_err(match_error)?
+                    }
+                    Link::Set(s) => {
+                        let (op, matching) = (s.op, s.matching.clone());
+                        task::compute(move || set_operation(&ctx, l, right, op, &matching))
+                            .await??
+                    }
+                });
+            }
+            left.ok_or_else(|| Error::internal("a chain has at least one link"))
+        }
+        .boxed()
+    }
+
+    /// A block of one row without labels.
+    pub(crate) fn single(&self, values: Vec<f64>, labels: trilith_model::Labels) -> Result<Block> {
+        let mut block = Block::absent(&self.ctx, vec![Row::new(labels)], values.len())?;
+        block.values = values;
+        Ok(block)
+    }
+}
+
+/// One operator between two vectors.
+#[derive(Clone, Copy)]
+enum Link<'a> {
+    Operator(&'a Binary),
+    Set(&'a Set),
+}
+
+impl<'a> Link<'a> {
+    fn between_vectors(expr: &'a Expr) -> Option<Self> {
+        match expr {
+            Expr::Set(s) => Some(Link::Set(s)),
+            Expr::Binary(b)
+                if [&b.lhs, &b.rhs]
+                    .iter()
+                    .all(|e| e.value_type() == ValueType::Vector) =>
+            {
+                Some(Link::Operator(b))
+            }
+            _ => None,
+        }
+    }
+
+    fn lhs(self) -> &'a Expr {
+        match self {
+            Link::Operator(b) => &b.lhs,
+            Link::Set(s) => &s.lhs,
+        }
+    }
+
+    fn rhs(self) -> &'a Expr {
+        match self {
+            Link::Operator(b) => &b.rhs,
+            Link::Set(s) => &s.rhs,
+        }
+    }
+}
+
+/// The k of topk and bottomk.
+fn element_count(k: f64) -> Result<usize> {
+    if k.is_nan() {
+        return Err(execution("Parameter value is NaN"));
+    }
+    // The range of int64; both ends are exact in f64.
+    if !(-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&k) {
+        return Err(execution(format!(
+            "Scalar value {} overflows int64",
+            format_g(k)
+        )));
+    }
+    Ok(usize::try_from(k as i64).unwrap_or(0))
+}
+
+fn match_error(e: MatchError) -> Error {
+    match e {
+        MatchError::Duplicate {
+            group,
+            one_side,
+            first,
+            second,
+        } => execution(format!(
+            "found duplicate series for the match group {group} on the {one_side} hand-side of the operation: \
+             [{first}, {second}];many-to-many matching not allowed: matching labels must be unique on one side"
+        )),
+        MatchError::ManyToOne => execution(
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+        ),
+        MatchError::NotUnique => {
+            execution("multiple matches for labels: grouping labels must ensure unique matches")
+        }
+        MatchError::Other(e) => e,
+    }
+}
+
+fn aggregate_name(op: AggregateOp) -> &'static str {
+    match op {
+        AggregateOp::Sum => "sum",
+        AggregateOp::Avg => "avg",
+        AggregateOp::Min => "min",
+        AggregateOp::Max => "max",
+        AggregateOp::Count => "count",
+        AggregateOp::Group => "group",
+        AggregateOp::Stddev => "stddev",
+        AggregateOp::Stdvar => "stdvar",
+    }
+}
+
+/// The name a source may recognise in the hints.
+fn hint_name(f: RangeFunction) -> &'static str {
+    use trilith_query::vector::rate::RateKind;
+    match f {
+        RangeFunction::Rate(RateKind::Rate) => "rate",
+        RangeFunction::Rate(RateKind::Increase) => "increase",
+        RangeFunction::Rate(RateKind::Delta) => "delta",
+        RangeFunction::Irate => "irate",
+        RangeFunction::Idelta => "idelta",
+        RangeFunction::Avg => "avg_over_time",
+        RangeFunction::Sum => "sum_over_time",
+        RangeFunction::Min => "min_over_time",
+        RangeFunction::Max => "max_over_time",
+        RangeFunction::Count => "count_over_time",
+        RangeFunction::Last => "last_over_time",
+        RangeFunction::First => "first_over_time",
+        RangeFunction::Present => "present_over_time",
+        RangeFunction::Stddev => "stddev_over_time",
+        RangeFunction::Stdvar => "stdvar_over_time",
+        RangeFunction::Quantile => "quantile_over_time",
+        RangeFunction::Changes => "changes",
+        RangeFunction::Resets => "resets",
+        RangeFunction::Deriv => "deriv",
+        RangeFunction::PredictLinear => "predict_linear",
+    }
+}

@@ -1,0 +1,102 @@
+//! Annotations: warnings and infos that accompany a result.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Shared by all parts of one query. Repeated notes are kept once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes(Arc<Mutex<(BTreeSet<String>, BTreeSet<String>)>>);
+
+/// Most notes of a kind that an answer carries.
+const NOTES_MAX: usize = 10;
+
+impl Notes {
+    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
+        self.0.lock().0.insert(format!("PromQL warning: {text}"));
+    }
+
+    pub(crate) fn info(&self, text: impl std::fmt::Display) {
+        self.0.lock().1.insert(format!("PromQL info: {text}"));
+    }
+
+    /// Warnings and infos, at most ten each with a line about the rest.
+    pub(crate) fn take(&self) -> (Vec<String>, Vec<String>) {
+        let (warnings, infos) = std::mem::take(&mut *self.0.lock());
+        (cut(warnings, "warning"), cut(infos, "info"))
+    }
+}
+
+fn cut(notes: BTreeSet<String>, kind: &str) -> Vec<String> {
+    let more = notes.len().saturating_sub(NOTES_MAX);
+    let mut out: Vec<String> = notes.into_iter().take(NOTES_MAX).collect();
+    if more > 0 {
+        out.push(format!("{more} more {kind} annotations omitted"));
+    }
+    out
+}
+
+/// Go's `%g`: shortest digits, exponent form below 1e-4 and from 1e21 on.
+pub(crate) fn format_g(v: f64) -> String {
+    if v.is_nan() {
+        return "NaN".to_owned();
+    }
+    if v.is_infinite() {
+        return if v > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    if v != 0.0 && (v.abs() < 1e-4 || v.abs() >= 1e21) {
+        let s = format!("{v:e}");
+        let (mantissa, exponent) = s.split_once('e').unwrap_or((&s, "0"));
+        let (sign, digits) = match exponent.strip_prefix('-') {
+            Some(d) => ('-', d),
+            None => ('+', exponent),
+        };
+        return format!("{mantissa}e{sign}{digits:0>2}");
+    }
+    format!("{v}")
+}
+
+/// Go's `'f', -1`: shortest digits, never an exponent.
+pub(crate) fn format_f(v: f64) -> String {
+    if v.is_infinite() {
+        return if v > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    format!("{v}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_go_prints_them() {
+        for (v, want) in [
+            (2.0, "2"),
+            (1.5, "1.5"),
+            (1e21, "1e+21"),
+            (1e20, "100000000000000000000"),
+            (5e-5, "5e-05"),
+        ] {
+            assert_eq!(format_g(v), want);
+        }
+        assert_eq!(format_g(f64::NEG_INFINITY), "-Inf");
+        assert_eq!(
+            (format_f(1e9), format_f(f64::NAN)),
+            ("1000000000".to_owned(), "NaN".to_owned())
+        );
+    }
+
+    #[test]
+    fn notes_are_distinct_and_few() {
+        let n = Notes::default();
+        for i in 0..13 {
+            n.warn(i);
+            n.warn(i);
+        }
+        let (warnings, infos) = n.take();
+        assert_eq!(warnings.len(), 11);
+        assert_eq!(warnings[10], "3 more warning annotations omitted");
+        assert!(infos.is_empty());
+    }
+}

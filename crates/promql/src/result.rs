@@ -1,0 +1,106 @@
+//! The shape of an answer.
+
+use trilith_model::{Labels, Result};
+use trilith_query::vector::{Block, Grid, is_absent};
+
+use crate::element::drop_names;
+use crate::eval::{Value, execution};
+
+/// What a query answers; times in ms.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryValue {
+    Scalar {
+        time_ms: i64,
+        value: f64,
+    },
+    String {
+        time_ms: i64,
+        value: String,
+    },
+    /// Sorted by labels unless the outermost function orders it.
+    Vector(Vec<VectorElement>),
+    /// Sorted by labels; no series without points.
+    Matrix(Vec<MatrixSeries>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorElement {
+    pub labels: Labels,
+    pub time_ms: i64,
+    pub value: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatrixSeries {
+    pub labels: Labels,
+    /// (ms, value), times ascending.
+    pub points: Vec<(i64, f64)>,
+}
+
+/// A value with what is to be said about it. Warnings of the store are in the query's context.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryOutput {
+    pub value: QueryValue,
+    /// `PromQL warning: …`
+    pub warnings: Vec<String>,
+    /// `PromQL info: …`
+    pub infos: Vec<String>,
+}
+
+/// `ordered`: the expression orders its elements.
+pub(crate) fn instant(value: Value, time_ms: i64, ordered: bool) -> Result<QueryValue> {
+    Ok(match value {
+        Value::Scalar(v) => QueryValue::Scalar {
+            time_ms,
+            value: v.first().copied().unwrap_or(f64::NAN),
+        },
+        Value::String(value) => QueryValue::String { time_ms, value },
+        Value::Vector(mut block) => {
+            finish(&mut block, ordered)?;
+            let elements = block.iter().map(|(row, cells)| VectorElement {
+                labels: row.labels.clone(),
+                time_ms,
+                value: cells[0],
+            });
+            QueryValue::Vector(elements.collect())
+        }
+    })
+}
+
+pub(crate) fn range(value: Value, grid: Grid) -> Result<QueryValue> {
+    let mut block = match value {
+        Value::Scalar(values) => {
+            let points = grid.times().zip(values).collect();
+            return Ok(QueryValue::Matrix(vec![MatrixSeries {
+                labels: Labels::empty(),
+                points,
+            }]));
+        }
+        Value::String(_) => return Err(trilith_model::Error::internal("strings have no range")),
+        Value::Vector(block) => block,
+    };
+    finish(&mut block, false)?;
+    let series = block.iter().map(|(row, cells)| MatrixSeries {
+        labels: row.labels.clone(),
+        points: grid
+            .times()
+            .zip(cells)
+            .filter(|(_, v)| !is_absent(**v))
+            .map(|(t, v)| (t, *v))
+            .collect(),
+    });
+    Ok(QueryValue::Matrix(series.collect()))
+}
+
+/// Drops names, empty rows, and joins what became equal.
+fn finish(block: &mut Block, ordered: bool) -> Result<()> {
+    block.drop_empty_rows();
+    drop_names(block);
+    block
+        .merge_equal_rows()
+        .map_err(|_| execution("vector cannot contain metrics with the same labelset"))?;
+    if !ordered {
+        block.sort_by_labels();
+    }
+    Ok(())
+}
