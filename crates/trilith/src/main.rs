@@ -1,1 +1,51 @@
-fn main() {}
+use std::process::ExitCode;
+
+use trilith::cli::{self, Action};
+use trilith::{blocks, config, server};
+
+/// Pushes and merges allocate and free large buffers on many threads; mimalloc returns them faster and keeps
+/// resident memory lower than the system allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let invocation = cli::parse();
+    let done = match &invocation.action {
+        Action::Serve => server::main(&invocation),
+        Action::CheckConfig { file } => check_config(file, &invocation.flags),
+        Action::ConfigReference => {
+            print(&config::reference_page());
+            Ok(())
+        }
+        Action::Blocks(action) => blocks::main(&invocation, action),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line per mistake; causes joined by colons.
+            eprint(&format!("trilith: {e:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_config(file: &std::path::Path, flags: &config::Flags) -> anyhow::Result<()> {
+    match config::load(Some(file), flags) {
+        Ok(_) => {
+            print(&format!("{} is valid\n", file.display()));
+            Ok(())
+        }
+        Err(errors) => anyhow::bail!("{}", errors.join("\ntrilith: ")),
+    }
+}
+
+/// A closed pipe is not an error worth a panic.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn eprint(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

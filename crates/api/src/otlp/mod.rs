@@ -1,0 +1,94 @@
+//! OTLP receivers: HTTP (`POST /v1/traces`) and gRPC, traces in this version.
+//!
+//! Refusals that a retry may cure are errors with a retry hint, as OpenTelemetry senders expect; refusals for good
+//! are a partial success, so that senders drop what cannot be stored and go on.
+
+mod grpc;
+mod http;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::post;
+use trilith_model::{Appended, Limits, Rejection, Result, Signal, TenantId, TraceBatch, TraceSink};
+use trilith_proto::otlp::collector::trace::v1::trace_service_server::TraceServiceServer;
+
+use crate::common::Shared;
+
+/// What the receivers work on.
+#[derive(Clone)]
+pub struct Otlp {
+    pub shared: Shared,
+    pub traces: Arc<dyn TraceSink>,
+    pub rates: Arc<trilith_ingest::RateLimiter>,
+}
+
+/// Front-page links.
+pub const HTTP_LINKS: &[(&str, &str)] = &[(
+    "POST /v1/traces",
+    "OTLP traces, protobuf or JSON, gzip or zstd",
+)];
+pub const GRPC_LINKS: &[(&str, &str)] = &[(
+    "gRPC opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "OTLP traces, gzip or zstd",
+)];
+
+/// Messages above this size are refused by the gRPC layer before a tenant is known; the tenant's limit is checked after.
+const GRPC_MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+pub fn http_router(otlp: Otlp) -> Router {
+    Router::new()
+        .route("/v1/traces", post(http::traces))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(otlp)
+}
+
+pub fn grpc_router(otlp: Otlp) -> Router {
+    use tonic::codec::CompressionEncoding::{Gzip, Zstd};
+    let service = TraceServiceServer::new(grpc::Receiver { otlp })
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd)
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    tonic::service::Routes::new(service).into_axum_router()
+}
+
+/// What the store made of an export.
+struct Stored {
+    /// Refused for good; the rest is stored.
+    rejected: u64,
+    message: String,
+}
+
+impl Otlp {
+    /// Charges, appends and sorts the refusals.
+    async fn store(
+        &self,
+        tenant: &TenantId,
+        limits: &Limits,
+        batch: TraceBatch,
+        bytes: u64,
+        mut rejections: Vec<Rejection>,
+    ) -> Result<Stored> {
+        let spans = batch.span_count();
+        self.rates
+            .check(tenant, Signal::Traces, limits, bytes, spans as u64)?;
+        let appended = if spans == 0 {
+            Appended::default()
+        } else {
+            self.traces.append(tenant, batch).await?
+        };
+        rejections.extend(appended.rejections);
+        if let Some(error) = trilith_ingest::status::retryable(&rejections) {
+            return Err(error);
+        }
+        Ok(Stored {
+            rejected: rejections.iter().map(|r| r.count).sum(),
+            message: rejections
+                .into_iter()
+                .map(|r| r.message)
+                .collect::<Vec<_>>()
+                .join("; "),
+        })
+    }
+}

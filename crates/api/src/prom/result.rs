@@ -1,0 +1,104 @@
+//! Query values as JSON, written without a tree in between: a result may have millions of points.
+
+use trilith_promql::QueryValue;
+
+use super::labels::list;
+use crate::float::{push_json, push_labels, push_seconds, push_string};
+
+/// `{"resultType":…,"result":…}`
+pub fn push_value(out: &mut Vec<u8>, value: &QueryValue) {
+    let kind = match value {
+        QueryValue::Scalar { .. } => "scalar",
+        QueryValue::String { .. } => "string",
+        QueryValue::Vector(_) => "vector",
+        QueryValue::Matrix(_) => "matrix",
+    };
+    out.extend_from_slice(b"{\"resultType\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"result\":");
+    match value {
+        QueryValue::Scalar { time_ms, value } => point(out, *time_ms, *value),
+        QueryValue::String { time_ms, value } => {
+            out.push(b'[');
+            push_seconds(out, *time_ms);
+            out.push(b',');
+            push_string(out, value, false);
+            out.push(b']');
+        }
+        QueryValue::Vector(elements) => list(out, elements, |out, e| {
+            out.extend_from_slice(b"{\"metric\":");
+            push_labels(out, &e.labels);
+            out.extend_from_slice(b",\"value\":");
+            point(out, e.time_ms, e.value);
+            out.push(b'}');
+        }),
+        QueryValue::Matrix(series) => list(out, series, |out, s| {
+            out.extend_from_slice(b"{\"metric\":");
+            push_labels(out, &s.labels);
+            out.extend_from_slice(b",\"values\":");
+            list(out, &s.points, |out, (t, v)| point(out, *t, *v));
+            out.push(b'}');
+        }),
+    }
+    out.push(b'}');
+}
+
+fn point(out: &mut Vec<u8>, time_ms: i64, value: f64) {
+    out.push(b'[');
+    push_seconds(out, time_ms);
+    out.extend_from_slice(b",\"");
+    push_json(out, value);
+    out.extend_from_slice(b"\"]");
+}
+
+#[cfg(test)]
+mod tests {
+    use trilith_model::Labels;
+    use trilith_promql::{MatrixSeries, VectorElement};
+
+    use super::*;
+
+    fn text(value: &QueryValue) -> String {
+        let mut out = Vec::new();
+        push_value(&mut out, value);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn shapes() {
+        assert_eq!(
+            text(&QueryValue::Scalar {
+                time_ms: 4000,
+                value: 2.0
+            }),
+            r#"{"resultType":"scalar","result":[4,"2"]}"#
+        );
+        assert_eq!(
+            text(&QueryValue::String {
+                time_ms: 1500,
+                value: "a\"b".into()
+            }),
+            r#"{"resultType":"string","result":[1.5,"a\"b"]}"#
+        );
+        assert_eq!(
+            text(&QueryValue::Vector(vec![])),
+            r#"{"resultType":"vector","result":[]}"#
+        );
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "a")]);
+        assert_eq!(
+            text(&QueryValue::Vector(vec![VectorElement {
+                labels: labels.clone(),
+                time_ms: 1,
+                value: f64::NAN
+            }])),
+            r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[0.001,"NaN"]}]}"#
+        );
+        assert_eq!(
+            text(&QueryValue::Matrix(vec![MatrixSeries {
+                labels,
+                points: vec![(0, 1.0), (1000, 1e-7)]
+            }])),
+            r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a"},"values":[[0,"1"],[1,"1e-7"]]}]}"#
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! The Tempo HTTP API and, on the same port, the gRPC service that Grafana streams searches from.
+//!
+//! Errors are plain text. JSON bodies are proto3 JSON as Tempo writes it: defaults left out, 64-bit integers as
+//! strings, ids in trace bodies base64; Grafana decodes searches strictly, so nothing may be added.
+
+//TMP mod search;
+//TMP mod streaming;
+mod trace;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use trilith_model::Error;
+use trilith_proto::tempopb::streaming_querier_server::StreamingQuerierServer;
+use trilith_query::SpanSource;
+
+use crate::common::{Shared, TenantError, json, plain, status_of, with_retry_after};
+
+/// What the handlers work on.
+#[derive(Clone)]
+pub struct Tempo {
+    pub shared: Shared,
+    pub source: Arc<dyn SpanSource>,
+}
+
+/// Front-page links.
+pub const LINKS: &[(&str, &str)] = &[
+    ("GET /api/v2/traces/{id}", "trace by id, JSON or protobuf"),
+    ("GET /api/traces/{id}", "the same, version 1"),
+    ("GET /api/search", "search by TraceQL (q) or tags"),
+    ("GET /api/echo", "health check of Grafana"),
+    ("GET /api/status/buildinfo", "version"),
+    ("gRPC tempopb.StreamingQuerier/Search", "streamed search"),
+];
+
+/// The level of Tempo's API that is answered; Grafana switches features by it.
+const TEMPO_LEVEL: &str = "2.9.0";
+
+pub fn router(tempo: Tempo) -> Router {
+    //TMP let streaming = StreamingQuerierServer::new(streaming::Querier { tempo: tempo.clone() });
+    let http = Router::new()
+        .route("/api/traces/{id}", get(trace::v1))
+        .route("/api/v2/traces/{id}", get(trace::v2))
+        //TMP .route("/api/search", get(search::search))
+        .route("/api/echo", get(echo))
+        .route("/api/status/buildinfo", get(buildinfo))
+        .with_state(tempo);
+    http
+}
+
+async fn echo() -> Response {
+    plain(StatusCode::OK, "echo")
+}
+
+async fn buildinfo() -> Response {
+    let info = serde_json::json!({
+        "version": TEMPO_LEVEL,
+        "revision": env!("CARGO_PKG_VERSION"),
+        "branch": "",
+        "buildUser": "",
+        "buildDate": "",
+        "goVersion": "",
+    });
+    json(
+        StatusCode::OK,
+        "application/json",
+        info.to_string().into_bytes(),
+    )
+}
+
+/// An error on its way out, plain text.
+#[derive(Debug)]
+struct Failure {
+    status: StatusCode,
+    message: String,
+    retry_after: Option<std::time::Duration>,
+}
+
+impl Failure {
+    fn bad(message: impl Into<String>) -> Self {
+        Failure {
+            status: StatusCode::BAD_REQUEST,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Failure {
+            status: status_of(e.kind),
+            message: e.message,
+            retry_after: e.retry_after,
+        }
+    }
+}
+
+impl From<TenantError> for Failure {
+    fn from(e: TenantError) -> Self {
+        Failure {
+            status: e.status,
+            message: e.message,
+            retry_after: None,
+        }
+    }
+}
+
+impl axum::response::IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        with_retry_after(plain(self.status, self.message), self.retry_after)
+    }
+}

@@ -1,0 +1,226 @@
+//! Times and durations as the three APIs write them. Each family has its own rules.
+
+use jiff::Timestamp;
+
+/// Prometheus: Unix seconds with fraction, or RFC 3339; to ms.
+///
+/// # Errors
+/// Upstream's text for `invalid parameter "…":`.
+pub fn prometheus(text: &str) -> Result<i64, String> {
+    let bad = || format!("cannot parse {text:?} to a valid timestamp");
+    if let Some(seconds) = go_float(text) {
+        return seconds_to_ms(seconds).ok_or_else(bad);
+    }
+    text.parse::<Timestamp>()
+        .map(|t| t.as_nanosecond().div_euclid(1_000_000) as i64)
+        .map_err(|_| bad())
+}
+
+/// Prometheus durations: float seconds or `1h30m`; to ms.
+///
+/// # Errors
+/// Upstream's text.
+pub fn prometheus_duration(text: &str) -> Result<i64, String> {
+    let bad = || format!("cannot parse {text:?} to a valid duration");
+    if let Some(seconds) = go_float(text) {
+        return seconds_to_ms(seconds).ok_or_else(|| format!("{}. It overflows int64", bad()));
+    }
+    duration_ms(text).ok_or_else(bad)
+}
+
+/// What `strconv.ParseFloat` takes and JSON-ish clients send; hexadecimal floats and underscores are left out.
+fn go_float(text: &str) -> Option<f64> {
+    let plain = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let numeric = plain.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    let named = ["inf", "infinity", "nan"]
+        .iter()
+        .any(|n| plain.eq_ignore_ascii_case(n));
+    (numeric || named).then(|| text.parse().ok()).flatten()
+}
+
+fn seconds_to_ms(seconds: f64) -> Option<i64> {
+    let ms = (seconds * 1000.0).round();
+    (ms.is_finite() && ms.abs() < 9.2e18).then_some(ms as i64)
+}
+
+/// `1y2w3d4h5m6s7ms`, each unit at most once and in this order, or `0`. Prometheus' grammar.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    const UNITS: [(&str, i64); 7] = [
+        ("y", 31_536_000_000),
+        ("w", 604_800_000),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+        ("ms", 1),
+    ];
+    if text == "0" {
+        return Some(0);
+    }
+    let mut rest = text;
+    let mut total = 0i64;
+    let mut next = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let n: i64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let at = next
+            + UNITS[next..]
+                .iter()
+                .position(|(u, _)| *u == &rest[..letters])?;
+        rest = &rest[letters..];
+        total = total.checked_add(n.checked_mul(UNITS[at].1)?)?;
+        next = at + 1;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Loki: float seconds when there is a point, else up to 10 digits seconds and more digits nanoseconds, else RFC 3339; to ns.
+///
+/// # Errors
+/// Upstream's text, which is that of Go's number parser.
+pub fn loki(text: &str) -> Result<i64, String> {
+    if text.contains('.')
+        && let Some(seconds) = go_float(text)
+    {
+        // The fraction is rounded to milliseconds.
+        let whole = seconds.trunc();
+        let frac_ms = ((seconds - whole) * 1000.0).round() as i64;
+        let ns = (whole as i64)
+            .checked_mul(1_000_000_000)
+            .and_then(|n| n.checked_add(frac_ms * 1_000_000));
+        return ns.ok_or_else(|| syntax(text));
+    }
+    if let Ok(n) = text.parse::<i64>() {
+        return if text.len() <= 10 {
+            n.checked_mul(1_000_000_000).ok_or_else(|| syntax(text))
+        } else {
+            Ok(n)
+        };
+    }
+    text.parse::<Timestamp>()
+        .ok()
+        .and_then(|t| i64::try_from(t.as_nanosecond()).ok())
+        .ok_or_else(|| syntax(text))
+}
+
+fn syntax(text: &str) -> String {
+    format!("strconv.ParseInt: parsing {text:?}: invalid syntax")
+}
+
+/// Loki's `step` and `interval`: float seconds or a Prometheus duration; to ns.
+///
+/// # Errors
+/// Upstream's text.
+pub fn loki_duration(text: &str) -> Result<i64, String> {
+    let bad = || format!("cannot parse {text:?} to a valid duration");
+    if let Some(seconds) = go_float(text) {
+        let ns = seconds * 1e9;
+        return (ns.is_finite() && ns.abs() < 9.2e18)
+            .then_some(ns as i64)
+            .ok_or_else(bad);
+    }
+    duration_ms(text)
+        .and_then(|ms| ms.checked_mul(1_000_000))
+        .ok_or_else(bad)
+}
+
+/// Go's `time.ParseDuration` (`1.5s`, `100ms`, `-1h`), as Tempo's min- and maxDuration take it; to ns.
+pub fn go_duration_ns(text: &str) -> Option<i64> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1.0),
+        ("us", 1e3),
+        ("µs", 1e3),
+        ("μs", 1e3),
+        ("ms", 1e6),
+        ("s", 1e9),
+        ("m", 6e10),
+        ("h", 3.6e12),
+    ];
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(r) => (true, r),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total = 0.0f64;
+    while !rest.is_empty() {
+        let digits = rest
+            .bytes()
+            .take_while(|b| b.is_ascii_digit() || *b == b'.')
+            .count();
+        let n: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit_len = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        let (_, factor) = UNITS.iter().find(|(u, _)| *u == &rest[..unit_len])?;
+        rest = &rest[unit_len..];
+        total += n * factor;
+    }
+    (total < 9.2e18).then_some(if negative {
+        -(total as i64)
+    } else {
+        total as i64
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_times() {
+        assert_eq!(prometheus("1435781451.781"), Ok(1_435_781_451_781));
+        assert_eq!(prometheus("-1.5"), Ok(-1500));
+        assert_eq!(
+            prometheus("2015-07-01T20:10:51.781Z"),
+            Ok(1_435_781_451_781)
+        );
+        assert_eq!(
+            prometheus("2015-07-01T22:10:51.781+02:00"),
+            Ok(1_435_781_451_781)
+        );
+        for bad in ["", "foo", "NaN", "Inf", "1e300"] {
+            assert!(prometheus(bad).is_err(), "{bad}");
+        }
+        assert_eq!(prometheus_duration("1.5"), Ok(1500));
+        assert_eq!(prometheus_duration("1m0s"), Ok(60_000));
+        assert_eq!(
+            prometheus_duration("x"),
+            Err("cannot parse \"x\" to a valid duration".into())
+        );
+    }
+
+    #[test]
+    fn loki_times() {
+        assert_eq!(loki("1700000000"), Ok(1_700_000_000_000_000_000));
+        assert_eq!(loki("1700000000.1234"), Ok(1_700_000_000_123_000_000));
+        assert_eq!(loki("1700000000000000001"), Ok(1_700_000_000_000_000_001));
+        assert_eq!(
+            loki("2023-11-14T22:13:20.000000001Z"),
+            Ok(1_700_000_000_000_000_001)
+        );
+        assert_eq!(
+            loki("bogus"),
+            Err("strconv.ParseInt: parsing \"bogus\": invalid syntax".into())
+        );
+        assert_eq!(loki_duration("15000ms"), Ok(15_000_000_000));
+        assert_eq!(loki_duration("0.5"), Ok(500_000_000));
+    }
+
+    #[test]
+    fn go_durations() {
+        assert_eq!(go_duration_ns("1.5s"), Some(1_500_000_000));
+        assert_eq!(go_duration_ns("1h2m3ms"), Some(3_720_003_000_000));
+        assert_eq!(go_duration_ns("-1us"), Some(-1000));
+        for bad in ["", "1", "s", "1d", "1.2.3s"] {
+            assert_eq!(go_duration_ns(bad), None, "{bad}");
+        }
+    }
+}

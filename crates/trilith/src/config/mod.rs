@@ -1,0 +1,330 @@
+//! Configuration: flags over the YAML file over defaults, resolved once into checked, typed values.
+//!
+//! The table in [`settings`] is the only definition; `docs/configuration.md` is printed from it and a test
+//! keeps the page current.
+
+pub mod file;
+pub mod settings;
+pub mod value;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use trilith_model::{Limits, LimitsProvider, TenantId};
+
+use settings::{Kind, SETTINGS, Setting};
+
+/// Everything the server needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// As given; empty means `<data-dir>/blocks`.
+    pub storage_url: String,
+    pub cache_memory_bytes: u64,
+    pub cache_disk_bytes: u64,
+    pub wal_segment_bytes: u64,
+    /// host:port each.
+    pub listen: Listen,
+    pub multi_tenancy: bool,
+    pub self_observe: bool,
+    pub log_level: String,
+    pub log_json: bool,
+    pub retention: PerSignal<Duration>,
+    pub head_bytes: PerSignal<u64>,
+    pub head_age: Duration,
+    pub compaction_interval: Duration,
+    pub delete_grace: Duration,
+    pub limits: Limits,
+    pub overrides: BTreeMap<String, Limits>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub metrics: String,
+    pub logs: String,
+    pub traces: String,
+    pub otlp_grpc: String,
+    pub otlp_http: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct PerSignal<T> {
+    pub metrics: T,
+    pub logs: T,
+    pub traces: T,
+}
+
+/// Flags as given: key to text.
+pub type Flags = HashMap<&'static str, String>;
+
+/// Reads the file (if any) and resolves.
+///
+/// # Errors
+/// One line per mistake.
+pub fn load(path: Option<&Path>, flags: &Flags) -> Result<Config, Vec<String>> {
+    let file = match path {
+        None => file::FileSettings::default(),
+        Some(p) => {
+            let text = std::fs::read_to_string(p)
+                .map_err(|e| vec![format!("cannot read {}: {e}", p.display())])?;
+            file::parse(&text, &|name| std::env::var(name).ok()).map_err(|es| {
+                es.into_iter()
+                    .map(|e| format!("{}: {e}", p.display()))
+                    .collect::<Vec<_>>()
+            })?
+        }
+    };
+    resolve(&file, flags)
+}
+
+/// # Errors
+/// One line per value that does not fit its setting.
+pub fn resolve(file: &file::FileSettings, flags: &Flags) -> Result<Config, Vec<String>> {
+    let mut r = Resolver {
+        file,
+        flags,
+        errors: Vec::new(),
+    };
+    let host = r.text("listen.host");
+    let listen = Listen {
+        metrics: r.listen("listen.metrics", &host),
+        logs: r.listen("listen.logs", &host),
+        traces: r.listen("listen.traces", &host),
+        otlp_grpc: r.listen("listen.otlp-grpc", &host),
+        otlp_http: r.listen("listen.otlp-http", &host),
+    };
+    let base = r.values(None);
+    let limits = r.limits(&base);
+    let mut overrides = BTreeMap::new();
+    for tenant in file.overrides.keys() {
+        if let Err(e) = TenantId::new(tenant) {
+            r.errors.push(format!("overrides: {e}"));
+            continue;
+        }
+        let values = r.values(Some(tenant));
+        overrides.insert(tenant.clone(), r.limits(&values));
+    }
+    let log_format = r.text("log.format");
+    if log_format != "text" && log_format != "json" {
+        r.errors.push(format!(
+            "log.format: {log_format:?} is neither text nor json"
+        ));
+    }
+    let config = Config {
+        data_dir: PathBuf::from(r.text("data-dir")),
+        storage_url: r.text("storage.url"),
+        cache_memory_bytes: r.bytes("storage.cache-memory"),
+        cache_disk_bytes: r.bytes("storage.cache-disk"),
+        wal_segment_bytes: r.bytes("wal.segment-size"),
+        listen,
+        multi_tenancy: r.boolean("multi-tenancy"),
+        self_observe: r.boolean("self-observe"),
+        log_level: r.text("log.level"),
+        log_json: log_format == "json",
+        retention: PerSignal {
+            metrics: r.duration("retention.metrics"),
+            logs: r.duration("retention.logs"),
+            traces: r.duration("retention.traces"),
+        },
+        head_bytes: PerSignal {
+            metrics: r.bytes("head.metrics-size"),
+            logs: r.bytes("head.logs-size"),
+            traces: r.bytes("head.traces-size"),
+        },
+        head_age: r.duration("head.max-age"),
+        compaction_interval: r.duration("compaction.interval"),
+        delete_grace: r.duration("compaction.delete-grace"),
+        limits,
+        overrides,
+    };
+    if r.errors.is_empty() {
+        Ok(config)
+    } else {
+        Err(r.errors)
+    }
+}
+
+/// Values of the per-tenant settings, as text with their origin.
+type Values = HashMap<&'static str, (String, String)>;
+
+struct Resolver<'a> {
+    file: &'a file::FileSettings,
+    flags: &'a Flags,
+    errors: Vec<String>,
+}
+
+impl Resolver<'_> {
+    /// The text in force and where it comes from.
+    fn raw(&self, key: &'static str) -> (String, String) {
+        let setting = setting(key);
+        if let Some(v) = self.flags.get(key) {
+            (v.clone(), format!("--{key}"))
+        } else if let Some(v) = self.file.settings.get(key) {
+            (v.value.clone(), format!("line {}: {key}", v.line))
+        } else {
+            (setting.default.to_owned(), key.to_owned())
+        }
+    }
+
+    fn parsed<T: Default>(
+        &mut self,
+        (text, origin): (String, String),
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        parse(&text).unwrap_or_else(|e| {
+            self.errors.push(format!("{origin}: {e}"));
+            T::default()
+        })
+    }
+
+    fn text(&mut self, key: &'static str) -> String {
+        self.raw(key).0
+    }
+
+    fn boolean(&mut self, key: &'static str) -> bool {
+        let raw = self.raw(key);
+        self.parsed(raw, value::boolean)
+    }
+
+    fn bytes(&mut self, key: &'static str) -> u64 {
+        let raw = self.raw(key);
+        self.parsed(raw, value::bytes)
+    }
+
+    fn duration(&mut self, key: &'static str) -> Duration {
+        let raw = self.raw(key);
+        self.parsed(raw, value::duration)
+    }
+
+    fn listen(&mut self, key: &'static str, host: &str) -> String {
+        let raw = self.raw(key);
+        self.parsed(raw, |t| value::listen(t, host))
+    }
+
+    fn values(&self, tenant: Option<&str>) -> Values {
+        let own = tenant.and_then(|t| self.file.overrides.get(t));
+        SETTINGS
+            .iter()
+            .filter(|s| s.per_tenant)
+            .map(|s| {
+                let v = match own.and_then(|o| o.get(s.key)) {
+                    Some(l) => (l.value.clone(), format!("line {}: {}", l.line, s.key)),
+                    None => self.raw(s.key),
+                };
+                (s.key, v)
+            })
+            .collect()
+    }
+
+    fn limits(&mut self, values: &Values) -> Limits {
+        let mut get = |key: &'static str| -> u64 {
+            let raw = values[key].clone();
+            match setting(key).kind {
+                Kind::Bytes => self.parsed(raw, value::bytes),
+                Kind::Count => self.parsed(raw, value::count),
+                Kind::Duration => {
+                    self.parsed(raw, |t| value::duration(t).map(|d| d.as_millis() as u64))
+                }
+                other => unreachable!("limit {key} has kind {other:?}"),
+            }
+        };
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Limits {
+            ingest_bytes_per_second: get("limits.ingest-rate"),
+            ingest_burst_bytes: get("limits.ingest-burst"),
+            request_bytes_max: get("limits.request-size"),
+            label_names_max: narrow(get("limits.label-names")),
+            label_name_bytes_max: narrow(get("limits.label-name-length")),
+            label_value_bytes_max: narrow(get("limits.label-value-length")),
+            line_bytes_max: get("limits.line-size"),
+            structured_metadata_bytes_max: get("limits.structured-metadata-size"),
+            structured_metadata_count_max: narrow(get("limits.structured-metadata-count")),
+            active_series_max: get("limits.active-series"),
+            active_streams_max: get("limits.active-streams"),
+            live_traces_max: get("limits.live-traces"),
+            trace_bytes_max: get("limits.trace-size"),
+            max_sample_age: Duration::from_millis(get("limits.max-sample-age")),
+            max_sample_future: Duration::from_millis(get("limits.max-sample-future")),
+            query_series_max: get("limits.query-series"),
+            query_samples_max: get("limits.query-samples"),
+            query_entries_max: get("limits.query-entries"),
+            query_limit_max: get("limits.query-limit"),
+            query_memory_bytes: get("limits.query-memory"),
+            query_timeout: Duration::from_millis(get("limits.query-timeout")),
+        }
+    }
+}
+
+fn setting(key: &str) -> &'static Setting {
+    settings::find(key).unwrap_or_else(|| unreachable!("{key} is not in the settings table"))
+}
+
+/// Limits in force, replaced as a whole by a reload.
+#[derive(Debug)]
+pub struct LiveLimits {
+    current: ArcSwap<(Arc<Limits>, HashMap<String, Arc<Limits>>)>,
+}
+
+impl LiveLimits {
+    pub fn new(config: &Config) -> Self {
+        LiveLimits {
+            current: ArcSwap::from_pointee(Self::table(config)),
+        }
+    }
+
+    pub fn reload(&self, config: &Config) {
+        self.current.store(Arc::new(Self::table(config)));
+    }
+
+    fn table(config: &Config) -> (Arc<Limits>, HashMap<String, Arc<Limits>>) {
+        let own = config
+            .overrides
+            .iter()
+            .map(|(t, l)| (t.clone(), Arc::new(l.clone())))
+            .collect();
+        (Arc::new(config.limits.clone()), own)
+    }
+}
+
+impl LimitsProvider for LiveLimits {
+    fn limits(&self, tenant: &TenantId) -> Arc<Limits> {
+        let table = self.current.load();
+        table.1.get(tenant.as_str()).unwrap_or(&table.0).clone()
+    }
+}
+
+/// The reference page, generated.
+pub fn reference_page() -> String {
+    let mut out = String::from(
+        "# Configuration\n\n\
+         Every setting is a flag (`--listen.metrics 9090`) and a key of the YAML file given with `--config`\n\
+         (`listen: {metrics: 9090}` or `listen.metrics: 9090`). Flags win over the file. In the file, `${NAME}` and\n\
+         `${NAME:-default}` are replaced from the environment and `$$` is a dollar sign. Unknown keys are errors.\n\
+         `trilith check-config FILE` checks a file. Limits can be set per tenant under `overrides`:\n\n\
+         ```yaml\noverrides:\n  team-a:\n    active-series: 2000000\n    ingest-rate: 20MiB\n```\n\n\
+         `SIGHUP` and `POST /-/reload` read the limits and overrides of the file again; other settings need a restart.\n\n\
+         This page is printed by `trilith config-reference`.\n",
+    );
+    let mut group = "";
+    for s in SETTINGS {
+        if s.group != group {
+            group = s.group;
+            out.push_str(&format!(
+                "\n## {group}\n\n| setting | default | meaning |\n|---|---|---|\n"
+            ));
+        }
+        let default = if s.default.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", s.default)
+        };
+        out.push_str(&format!("| `{}` | {default} | {} |\n", s.key, s.help));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

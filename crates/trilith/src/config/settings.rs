@@ -1,0 +1,378 @@
+//! The one definition of every setting: flag, YAML key, default, help and reference page come from this table.
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Path,
+    /// `true` or `false`; as a flag without a value, `true`.
+    Bool,
+    /// A whole number.
+    Count,
+    /// `512`, `64KiB`, `1.5GB`.
+    Bytes,
+    /// `90s`, `1h30m`, `15d`, or `0`.
+    Duration,
+    /// A port, or `host:port`; port 0 picks a free one.
+    Listen,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// `--<key>` on the command line; dots separate levels in YAML.
+    pub key: &'static str,
+    pub kind: Kind,
+    pub default: &'static str,
+    pub group: &'static str,
+    pub help: &'static str,
+    /// May also be set per tenant under `overrides.<tenant>` and is re-read on reload.
+    pub per_tenant: bool,
+}
+
+const fn s(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    group: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        kind,
+        default,
+        group,
+        help,
+        per_tenant: false,
+    }
+}
+
+const fn limit(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        kind,
+        default,
+        group: LIMITS,
+        help,
+        per_tenant: true,
+    }
+}
+
+const STORAGE: &str = "Storage";
+const LISTEN: &str = "Listeners";
+const GENERAL: &str = "General";
+const RETENTION: &str = "Retention and compaction";
+const LIMITS: &str = "Limits per tenant";
+
+/// Every setting, in the order of the reference page.
+pub const SETTINGS: &[Setting] = &[
+    s(
+        "data-dir",
+        Kind::Path,
+        "./trilith-data",
+        STORAGE,
+        "Folder for the write-ahead log, caches and, by default, the blocks. One process at a time owns it.",
+    ),
+    s(
+        "storage.url",
+        Kind::Text,
+        "",
+        STORAGE,
+        "Where blocks live: file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or memory://. Empty: the folder `blocks` in the data dir. Credentials come from the usual environment variables (AWS_*, GOOGLE_*, AZURE_*).",
+    ),
+    s(
+        "storage.cache-memory",
+        Kind::Bytes,
+        "64MiB",
+        STORAGE,
+        "Memory for cached pieces of blocks.",
+    ),
+    s(
+        "storage.cache-disk",
+        Kind::Bytes,
+        "0",
+        STORAGE,
+        "Disk below the data dir for cached pieces of blocks; only used when blocks are remote. 0 turns it off.",
+    ),
+    s(
+        "wal.segment-size",
+        Kind::Bytes,
+        "64MiB",
+        STORAGE,
+        "A segment of the write-ahead log is closed when it is larger.",
+    ),
+    s(
+        "listen.host",
+        Kind::Text,
+        "127.0.0.1",
+        LISTEN,
+        "Address that listeners given as a bare port bind to.",
+    ),
+    s(
+        "listen.metrics",
+        Kind::Listen,
+        "9090",
+        LISTEN,
+        "Prometheus API: remote write and queries. A port or host:port; 0 picks a free port.",
+    ),
+    s(
+        "listen.logs",
+        Kind::Listen,
+        "3100",
+        LISTEN,
+        "Loki API: push and queries.",
+    ),
+    s(
+        "listen.traces",
+        Kind::Listen,
+        "3200",
+        LISTEN,
+        "Tempo API, HTTP and gRPC on one port.",
+    ),
+    s(
+        "listen.otlp-grpc",
+        Kind::Listen,
+        "4317",
+        LISTEN,
+        "OTLP over gRPC.",
+    ),
+    s(
+        "listen.otlp-http",
+        Kind::Listen,
+        "4318",
+        LISTEN,
+        "OTLP over HTTP.",
+    ),
+    s(
+        "multi-tenancy",
+        Kind::Bool,
+        "false",
+        GENERAL,
+        "On: every request needs an X-Scope-OrgID header, and tenants see only their own data. Off: the header is ignored and everything belongs to the tenant `anonymous`.",
+    ),
+    s(
+        "self-observe",
+        Kind::Bool,
+        "true",
+        GENERAL,
+        "Store the process's own metrics (every 15 s), logs and a sample of its request traces.",
+    ),
+    s(
+        "log.level",
+        Kind::Text,
+        "info",
+        GENERAL,
+        "Levels of the log on stderr: error, warn, info, debug, trace, or a filter such as info,trilith_block=debug.",
+    ),
+    s("log.format", Kind::Text, "text", GENERAL, "text or json."),
+    s(
+        "retention.metrics",
+        Kind::Duration,
+        "15d",
+        RETENTION,
+        "Age after which samples are deleted; 0 keeps them for ever.",
+    ),
+    s(
+        "retention.logs",
+        Kind::Duration,
+        "30d",
+        RETENTION,
+        "Age after which log entries are deleted; 0 keeps them for ever.",
+    ),
+    s(
+        "retention.traces",
+        Kind::Duration,
+        "14d",
+        RETENTION,
+        "Age after which traces are deleted; 0 keeps them for ever.",
+    ),
+    s(
+        "head.metrics-size",
+        Kind::Bytes,
+        "96MiB",
+        RETENTION,
+        "Recent samples are cut into blocks when they take more memory.",
+    ),
+    s(
+        "head.logs-size",
+        Kind::Bytes,
+        "64MiB",
+        RETENTION,
+        "Recent log entries are cut into blocks when they take more memory.",
+    ),
+    s(
+        "head.traces-size",
+        Kind::Bytes,
+        "128MiB",
+        RETENTION,
+        "Recent spans are cut into blocks when they take more memory.",
+    ),
+    s(
+        "head.max-age",
+        Kind::Duration,
+        "1h",
+        RETENTION,
+        "Recent data are cut into blocks at the latest after this time.",
+    ),
+    s(
+        "compaction.interval",
+        Kind::Duration,
+        "30s",
+        RETENTION,
+        "How often the compactor looks for work.",
+    ),
+    s(
+        "compaction.delete-grace",
+        Kind::Duration,
+        "5m",
+        RETENTION,
+        "How long a replaced block stays in the store for queries that still read it; longer than any query may run.",
+    ),
+    limit(
+        "limits.ingest-rate",
+        Kind::Bytes,
+        "512MiB",
+        "Bytes per second and signal, after decompression. Beyond it pushes get 429. 0: no limit.",
+    ),
+    limit(
+        "limits.ingest-burst",
+        Kind::Bytes,
+        "1GiB",
+        "Bytes that may come at once above the rate.",
+    ),
+    limit(
+        "limits.request-size",
+        Kind::Bytes,
+        "100MiB",
+        "Largest request body after decompression.",
+    ),
+    limit(
+        "limits.label-names",
+        Kind::Count,
+        "128",
+        "Labels per series or stream.",
+    ),
+    limit(
+        "limits.label-name-length",
+        Kind::Bytes,
+        "1024",
+        "Longest label name.",
+    ),
+    limit(
+        "limits.label-value-length",
+        Kind::Bytes,
+        "4096",
+        "Longest label value.",
+    ),
+    limit(
+        "limits.line-size",
+        Kind::Bytes,
+        "256KiB",
+        "Longest log line.",
+    ),
+    limit(
+        "limits.structured-metadata-size",
+        Kind::Bytes,
+        "64KiB",
+        "Structured metadata of one log entry, names and values.",
+    ),
+    limit(
+        "limits.structured-metadata-count",
+        Kind::Count,
+        "128",
+        "Structured metadata of one log entry, pairs.",
+    ),
+    limit(
+        "limits.active-series",
+        Kind::Count,
+        "5000000",
+        "Metric series in memory. 0: no limit.",
+    ),
+    limit(
+        "limits.active-streams",
+        Kind::Count,
+        "100000",
+        "Log streams in memory. 0: no limit.",
+    ),
+    limit(
+        "limits.live-traces",
+        Kind::Count,
+        "1000000",
+        "Traces in memory. 0: no limit.",
+    ),
+    limit(
+        "limits.trace-size",
+        Kind::Bytes,
+        "50MiB",
+        "Bytes of one trace in memory. 0: no limit.",
+    ),
+    limit(
+        "limits.max-sample-age",
+        Kind::Duration,
+        "0",
+        "Older samples, entries and spans are refused; 0 takes any age.",
+    ),
+    limit(
+        "limits.max-sample-future",
+        Kind::Duration,
+        "1h",
+        "How far ahead of the clock samples, entries and spans may be; 0 takes any.",
+    ),
+    limit(
+        "limits.query-series",
+        Kind::Count,
+        "1000000",
+        "Series one query may read. 0: no limit.",
+    ),
+    limit(
+        "limits.query-samples",
+        Kind::Count,
+        "50000000",
+        "Samples one query may read. 0: no limit.",
+    ),
+    limit(
+        "limits.query-entries",
+        Kind::Count,
+        "0",
+        "Log entries one query may read. 0: no limit.",
+    ),
+    limit(
+        "limits.query-limit",
+        Kind::Count,
+        "5000",
+        "Most lines that one log query may ask for.",
+    ),
+    limit(
+        "limits.query-memory",
+        Kind::Bytes,
+        "1GiB",
+        "Memory that one query may hold. 0: no limit.",
+    ),
+    limit(
+        "limits.query-timeout",
+        Kind::Duration,
+        "2m",
+        "Longest run time of a query.",
+    ),
+];
+
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.key == key)
+}
+
+/// The known key that is nearest to a mistyped one, if any is near.
+pub fn nearest(key: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    candidates
+        .map(|c| {
+            // The last part alone is compared too: `metrics-port` should find nothing, `listen.metric` `listen.metrics`.
+            let d = strsim::damerau_levenshtein(key, c);
+            (d, c)
+        })
+        .min()
+        .filter(|(d, c)| *d <= 3.max(c.len() / 3))
+        .map(|(_, c)| c)
+}

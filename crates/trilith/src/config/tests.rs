@@ -1,0 +1,71 @@
+use super::*;
+
+fn config(text: &str, flags: &[(&'static str, &str)]) -> Result<Config, Vec<String>> {
+    let file = file::parse(text, &|_| None)?;
+    resolve(
+        &file,
+        &flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
+    )
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let c = config("", &[]).expect("defaults are valid");
+    assert_eq!(
+        c.limits,
+        Limits::default(),
+        "the table and Limits::default must agree"
+    );
+    assert_eq!(c.listen.metrics, "127.0.0.1:9090");
+    assert_eq!(c.retention.metrics, Duration::from_secs(15 * 86400));
+    assert_eq!(c.retention.logs, Duration::from_secs(30 * 86400));
+    assert_eq!(c.retention.traces, Duration::from_secs(14 * 86400));
+    assert!(!c.multi_tenancy && c.self_observe);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let c = config(
+        "listen: {host: 0.0.0.0, metrics: 1}\nretention.logs: 7d",
+        &[("listen.metrics", "2")],
+    )
+    .expect("valid");
+    assert_eq!(c.listen.metrics, "0.0.0.0:2");
+    assert_eq!(c.listen.logs, "0.0.0.0:3100");
+    assert_eq!(c.retention.logs, Duration::from_secs(7 * 86400));
+}
+
+#[test]
+fn bad_values_name_their_origin() {
+    let e = config("retention:\n  logs: soon", &[("self-observe", "maybe")]).unwrap_err();
+    assert!(
+        e.iter().any(|l| l.starts_with("line 2: retention.logs:")),
+        "{e:?}"
+    );
+    assert!(e.iter().any(|l| l.starts_with("--self-observe:")), "{e:?}");
+}
+
+#[test]
+fn overrides_start_from_the_global_limits() {
+    let c = config(
+        "limits.line-size: 1KiB\noverrides:\n  a: {active-series: 5}",
+        &[],
+    )
+    .expect("valid");
+    let live = LiveLimits::new(&c);
+    let a = live.limits(&TenantId::new("a").expect("valid id"));
+    assert_eq!((a.active_series_max, a.line_bytes_max), (5, 1024));
+    let b = live.limits(&TenantId::new("b").expect("valid id"));
+    assert_eq!((b.active_series_max, b.line_bytes_max), (5_000_000, 1024));
+}
+
+#[test]
+fn the_reference_page_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        page,
+        reference_page(),
+        "run: cargo run -- config-reference > docs/configuration.md"
+    );
+}

@@ -1,0 +1,90 @@
+//! Which router answers on which listener.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use tower_http::compression::CompressionLayer;
+use trilith_api::{Shared, loki, ops, otlp, prom, tempo};
+use trilith_ingest::RateLimiter;
+use trilith_model::Signal;
+
+use crate::server::Process;
+use crate::stores::Stores;
+use crate::telemetry::http::{HttpMetrics, Observed, observe};
+
+pub struct Routers {
+    pub metrics: Router,
+    pub logs: Router,
+    pub traces: Router,
+    pub otlp_grpc: Router,
+    pub otlp_http: Router,
+}
+
+pub fn all(
+    shared: &Shared,
+    stores: &Arc<Stores>,
+    process: &Arc<Process>,
+    http: &Arc<HttpMetrics>,
+) -> Routers {
+    // One for all protocols: a tenant's rate counts however its data come in.
+    let rates = Arc::new(RateLimiter::new(shared.clock.clone()));
+    let finish = |listener: &'static str, router: Router| {
+        router
+            // gzip when the client takes it, nothing else: some Grafana plugins cannot undo other codings.
+            .layer(CompressionLayer::new())
+            .layer(from_fn_with_state(
+                Observed {
+                    metrics: http.clone(),
+                    listener,
+                },
+                observe,
+            ))
+    };
+    let ops =
+        |name, signals, links: &[(&str, &str)]| ops::router(process.clone(), name, signals, links);
+
+    let prom = prom::Prom {
+        shared: shared.clone(),
+        source: stores.metrics.clone(),
+        sink: stores.metrics.clone(),
+        rates: rates.clone(),
+    };
+    let loki = loki::Loki {
+        shared: shared.clone(),
+        source: stores.logs.clone(),
+        sink: stores.logs.clone(),
+        rates: rates.clone(),
+    };
+    let tempo = tempo::Tempo {
+        shared: shared.clone(),
+        source: stores.traces.clone(),
+    };
+    let otlp = otlp::Otlp {
+        shared: shared.clone(),
+        traces: stores.traces.clone(),
+        rates,
+    };
+    Routers {
+        metrics: finish(
+            "metrics",
+            prom::router(prom).merge(ops("Prometheus API", &[Signal::Metrics], prom::LINKS)),
+        ),
+        logs: finish(
+            "logs",
+            loki::router(loki).merge(ops("Loki API", &[Signal::Logs], loki::LINKS)),
+        ),
+        traces: finish(
+            "traces",
+            tempo::router(tempo).merge(ops("Tempo API", &[Signal::Traces], tempo::LINKS)),
+        ),
+        otlp_grpc: finish(
+            "otlp-grpc",
+            otlp::grpc_router(otlp.clone()).merge(ops("OTLP gRPC receiver", &[], otlp::GRPC_LINKS)),
+        ),
+        otlp_http: finish(
+            "otlp-http",
+            otlp::http_router(otlp).merge(ops("OTLP HTTP receiver", &[], otlp::HTTP_LINKS)),
+        ),
+    }
+}
