@@ -575,7 +575,7 @@ pub fn stream(labels: &str, entries: &[(i64, &str)]) -> logproto::Stream {
                     seconds: ns.div_euclid(1_000_000_000),
                     nanos: ns.rem_euclid(1_000_000_000) as i32,
                 }),
-                line: (*line).to_owned(),
+                line: line.as_bytes().to_vec().into(),
                 ..Default::default()
             })
             .collect(),
