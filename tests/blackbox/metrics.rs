@@ -262,6 +262,10 @@ async fn own_metrics_page_is_valid() {
         page.contains("# TYPE trilith_wal_records_total counter"),
         "{page}"
     );
+    let documented = include_str!("../../docs/own-metrics.md");
+    for family in page.lines().filter_map(|l| l.strip_prefix("# TYPE ")).filter_map(|l| l.split(' ').next()) {
+        assert!(documented.contains(&format!("| `{family}` |")), "docs/own-metrics.md does not have {family}");
+    }
     let found = std::process::Command::new("promtool")
         .arg("--version")
         .output()
