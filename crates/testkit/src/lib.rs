@@ -10,17 +10,19 @@ pub mod clock;
 pub mod entries;
 pub mod faulty;
 pub mod series;
+pub mod spans;
 pub mod waist;
 
 pub use clock::SimClock;
 pub use entries::MemoryEntries;
 pub use series::MemorySeries;
+pub use spans::MemorySpans;
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use trilith_model::{LogSink as _, MetricSink as _};
+    use trilith_model::{LogSink as _, MetricSink as _, TraceSink as _};
 
     use super::*;
 
@@ -50,6 +52,21 @@ mod tests {
                     .expect("memory takes everything");
             }
             store as Arc<dyn trilith_query::EntrySource>
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn memory_spans_keeps_the_contract() {
+        waist::spans::run(|data| async move {
+            let store = MemorySpans::new();
+            for (tenant, batch) in data {
+                store
+                    .append(&tenant, batch)
+                    .await
+                    .expect("memory takes everything");
+            }
+            store as Arc<dyn trilith_query::SpanSource>
         })
         .await;
     }

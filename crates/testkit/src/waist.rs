@@ -15,6 +15,7 @@
 
 pub mod entries;
 pub mod series;
+pub mod spans;
 
 use std::sync::Arc;
 use std::time::Duration;
