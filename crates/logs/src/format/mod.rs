@@ -49,7 +49,7 @@ pub(crate) fn unzstd(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
     let decoder =
         zstd::stream::read::Decoder::new(bytes).map_err(|_| corrupt("do not decompress"))?;
     decoder
-        .take(raw_len as u64 + 1)
+        .take((raw_len as u64).saturating_add(1))
         .read_to_end(&mut out)
         .map_err(|_| corrupt("do not decompress"))?;
     if out.len() == raw_len {
