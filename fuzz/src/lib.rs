@@ -9,8 +9,10 @@
 //! 1000000` runs one for long. An input worth keeping goes to `fuzz/corpus/TARGET/`, which both read.
 
 mod driver;
+mod manifest;
 mod memory;
 mod mutate;
+mod seeds;
 mod targets;
 
 pub use driver::{Failure, Plan, one_input, run};

@@ -1,6 +1,6 @@
 //! The list of targets: a name, the function, its seeds. One line each; the test comes with it.
 
-use crate::Target;
+use crate::{Target, seeds};
 
 macro_rules! targets {
     ($($name:ident: $run:path, $seeds:path;)*) => {
@@ -21,5 +21,33 @@ macro_rules! targets {
 }
 
 targets! {
+    ingest_body: trilith_ingest::fuzzing::body, trilith_ingest::fuzzing::seeds::body;
+    ingest_loki_json: trilith_ingest::fuzzing::loki_json, trilith_ingest::fuzzing::seeds::loki_json;
+    ingest_loki_labels: trilith_ingest::fuzzing::loki_labels, trilith_ingest::fuzzing::seeds::loki_labels;
+    ingest_loki_protobuf: trilith_ingest::fuzzing::loki_protobuf, trilith_ingest::fuzzing::seeds::loki_protobuf;
+    ingest_otlp_traces_json: trilith_ingest::fuzzing::otlp_traces_json, trilith_ingest::fuzzing::seeds::otlp_traces_json;
+    ingest_otlp_traces_protobuf: trilith_ingest::fuzzing::otlp_traces_protobuf, trilith_ingest::fuzzing::seeds::otlp_traces_protobuf;
+    ingest_remote_write: trilith_ingest::fuzzing::remote_write, trilith_ingest::fuzzing::seeds::remote_write;
     wal_segment: trilith_wal::fuzzing::segment, trilith_wal::fuzzing::seeds;
+    wal_frames: trilith_wal::fuzzing::frames, trilith_wal::fuzzing::frame_seeds;
+    container: crate::manifest::container, crate::manifest::container_seeds;
+    manifest_object: crate::manifest::manifest_object, crate::manifest::manifest_object_seeds;
+    manifest_content: crate::manifest::manifest_content, crate::manifest::manifest_content_seeds;
+    index: trilith_index::block::fuzz, seeds::index;
+    metrics_wal_record: trilith_metrics::fuzzing::wal_record, seeds::none;
+    metrics_wal_record_raw: trilith_metrics::fuzzing::wal_record_raw, seeds::none;
+    metrics_value_page: trilith_metrics::fuzzing::value_page, seeds::none;
+    metrics_values: trilith_metrics::fuzzing::values, seeds::none;
+    metrics_times_page: trilith_metrics::fuzzing::times_page, seeds::none;
+    metrics_directories: trilith_metrics::fuzzing::directories, seeds::none;
+    metrics_metadata: trilith_metrics::fuzzing::metadata, seeds::none;
+    logs_wal_payload: trilith_logs::fuzz::wal_payload, seeds::none;
+    logs_directory: trilith_logs::fuzz::directory, seeds::none;
+    logs_page: trilith_logs::fuzz::page, seeds::none;
+    traces_payload: trilith_traces::fuzzing::payload, seeds::trace_payload;
+    traces_batch: trilith_traces::fuzzing::body, seeds::trace_batch;
+    traces_index_sections: trilith_traces::fuzzing::index_sections, seeds::none;
+    traces_any_value: trilith_traces::fuzzing::any_value, seeds::none;
+    promql_parse: trilith_promql::fuzz_parse, seeds::promql;
+    logql_parse: trilith_logql::fuzz_parse, seeds::logql;
 }
