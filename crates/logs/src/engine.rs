@@ -18,9 +18,10 @@ use crate::order::{Load, Merger, RowRef, Step};
 use crate::page::Run;
 use crate::scan::scan;
 
-/// zstd levels of pages by the level of the block. A cut must keep up with ingest and lives for minutes; a merge
-/// is read for days. Levels above 6 cost several times the CPU for a percent or two on log lines.
-const ZSTD_LEVELS: [i32; 3] = [1, 3, 6];
+/// zstd levels of pages by the level of the block. Cuts must keep up with ingest, and the first merge's output lives
+/// for hours only. On log lines full of ids levels 2 to 5 are larger than level 1 or equal (made logfmt, 315 MB, stored:
+/// level 1 54.8 MB, 3 57.9, 5 54.6, 6 52.3, 7 51.8, 9 49.9; CPU of the merge: 1.1 s, 1.3, 2.6, 3.3, 3.6, 4.1).
+const ZSTD_LEVELS: [i32; 3] = [1, 1, 6];
 
 /// Blocks do not cross borders of this width, so that retention drops whole blocks and a query of a day opens the
 /// blocks of that day.

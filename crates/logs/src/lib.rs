@@ -15,7 +15,7 @@
 //! - **Once.** Entries equal in stream, time, line and metadata are one entry, in every answer and in every block. So a
 //!   client that repeats a push whose answer it lost changes nothing.
 //! - **Bounded.** A push copies its lines once into the record and once into the head; a head is cut when it is full;
-//!   cut and merge hold one partition of 64 MiB of lines and the pages that overlap in time; a query books what it
+//!   cut and merge hold one partition of 32 MiB of lines and the pages that overlap in time; a query books what it
 //!   holds in its memory budget.
 //! - **Checked.** Every piece of a page has a checksum, every decoder checks every length.
 //!

@@ -48,6 +48,15 @@ impl Keys {
         }
     }
 
+    /// No rows; the buffers stay.
+    pub fn clear(&mut self) {
+        self.ts.clear();
+        self.lsn.clear();
+        self.ends.clear();
+        self.meta.clear();
+        self.dict.clear();
+    }
+
     /// Heap bytes, approximately; a dictionary entry counts with its header.
     pub fn heap_bytes(&self) -> usize {
         let dict: usize = self.dict.iter().map(|l| l.as_packed().len() + 32).sum();

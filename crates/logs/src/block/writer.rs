@@ -1,6 +1,6 @@
 //! Writes a block from rows in the order of entries, in bounded memory.
 //!
-//! Rows are collected into a *partition*, a slice of time with up to 64 MiB of lines. A full partition is grouped by
+//! Rows are collected into a *partition*, a slice of time with up to 32 MiB of lines. A full partition is grouped by
 //! stream and cut into pages. So the lines of a stream lie together, which compression and selective queries like,
 //! and a query over all streams needs the pages of one partition at a time, not of the whole block.
 
@@ -20,7 +20,7 @@ use crate::order::{RowRef, Streams};
 use crate::page::{Keys, Run};
 
 /// Lines of one partition. Bounds what a query over all streams holds of a block, and what a cut or merge holds.
-const PARTITION_LINE_BYTES: u64 = 64 << 20;
+const PARTITION_LINE_BYTES: u64 = 32 << 20;
 
 /// Rows of one partition; bounds the bookkeeping when lines are very short.
 const PARTITION_ROWS_MAX: usize = 1 << 20;
@@ -111,18 +111,11 @@ impl BlockWriter {
     }
 
     fn flush_page(&mut self, page: &mut PageBuilder) -> Result<()> {
-        let PageBuilder {
-            runs,
-            run_bytes,
-            mut keys,
-            dict,
-            lines,
-        } = std::mem::take(page);
-        if runs.is_empty() {
+        if page.runs.is_empty() {
             return Ok(());
         }
-        keys.dict = dict.dict;
-        let pieces = page::encode(&mut self.compressor, &runs, &keys, &lines)?;
+        page.keys.dict = std::mem::take(&mut page.dict).dict;
+        let pieces = page::encode(&mut self.compressor, &page.runs, &page.keys, &page.lines)?;
         let mut append = |stored: &[u8], raw_len: usize| -> Result<PieceMeta> {
             self.out.append(stored)?;
             let len =
@@ -139,12 +132,14 @@ impl BlockWriter {
             keys: append(&pieces.keys, pieces.keys_raw)?,
             meta: append(&pieces.meta, pieces.meta_raw)?,
             lines: append(&pieces.lines, pieces.lines_raw)?,
-            runs: first..first + runs.len() as u32,
+            runs: first..first + page.runs.len() as u32,
         };
         self.offset = meta.end();
         self.directory.pages.push(meta);
-        self.directory.runs.extend(runs);
-        self.directory.line_bytes.extend(run_bytes);
+        self.directory.runs.append(&mut page.runs);
+        self.directory.line_bytes.append(&mut page.run_bytes);
+        page.keys.clear();
+        page.lines.clear();
         Ok(())
     }
 

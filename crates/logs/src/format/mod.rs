@@ -59,20 +59,31 @@ pub(crate) fn unzstd(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
     }
 }
 
-/// Compresses into one frame; the context is kept between calls.
-pub(crate) struct Compressor(zstd::bulk::Compressor<'static>);
+/// Compresses into one frame. Context and output buffer are kept between calls: a context takes a megabyte, and the bound
+/// of the output is as large as the input.
+pub(crate) struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    out: Vec<u8>,
+}
 
 impl Compressor {
     pub fn new(level: i32) -> Result<Self> {
         zstd::bulk::Compressor::new(level)
-            .map(Compressor)
+            .map(|zstd| Compressor {
+                zstd,
+                out: Vec::new(),
+            })
             .map_err(|e| Error::internal(format!("no zstd context: {e}")))
     }
 
-    pub fn compress(&mut self, raw: &[u8]) -> Result<Vec<u8>> {
-        self.0
-            .compress(raw)
-            .map_err(|e| Error::internal(format!("zstd refused to compress: {e}")))
+    /// The frame, until the next call.
+    pub fn compress(&mut self, raw: &[u8]) -> Result<&[u8]> {
+        self.out.clear();
+        self.out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.zstd
+            .compress_to_buffer(raw, &mut self.out)
+            .map_err(|e| Error::internal(format!("zstd refused to compress: {e}")))?;
+        Ok(&self.out)
     }
 }
 

@@ -48,15 +48,15 @@ pub(crate) fn encode(
 ) -> Result<Pieces> {
     let raw_keys = encode_keys(runs, keys);
     let mut pieces = Pieces {
-        keys: compressor.compress(&raw_keys)?,
+        keys: compressor.compress(&raw_keys)?.to_vec(),
         keys_raw: raw_keys.len(),
-        lines: compressor.compress(lines)?,
+        lines: compressor.compress(lines)?.to_vec(),
         lines_raw: lines.len(),
         ..Pieces::default()
     };
     if keys.meta.iter().any(|&code| code != 0) {
         let raw = encode_meta(keys);
-        pieces.meta = compressor.compress(&raw)?;
+        pieces.meta = compressor.compress(&raw)?.to_vec();
         pieces.meta_raw = raw.len();
     }
     Ok(pieces)

@@ -11,6 +11,8 @@
 //! Δts is against the entry before (the first against 0, wrapping), in the order in which the entries were pushed.
 //! Metadata code 0 is none, n is the n-th set. Format: docs/formats/logs-wal.md.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use trilith_codec::{Reader, put_bytes, put_uvarint, put_varint};
 use trilith_model::{Error, Labels, LabelsRef, LogBatch, LogEntry, LogStream, Result};
@@ -23,47 +25,68 @@ const VERSION: u8 = 1;
 /// Level 1 halves the log compared with lz4 at the same CPU on log lines, and the disk is the scarcer.
 const LEVEL: i32 = 1;
 
+/// A buffer for a larger batch is given back.
+const KEPT_BYTES: usize = 4 << 20;
+
+thread_local! {
+    static ENCODER: RefCell<Option<(Compressor, Vec<u8>)>> = const { RefCell::new(None) };
+}
+
 /// Encodes a batch; streams without entries are left out.
 ///
 /// # Errors
 /// `Internal` when zstd cannot get memory.
 pub(crate) fn encode(batch: &LogBatch) -> Result<Bytes> {
+    ENCODER.with_borrow_mut(|slot| {
+        let (compressor, raw) = match slot {
+            Some(encoder) => encoder,
+            None => slot.insert((Compressor::new(LEVEL)?, Vec::new())),
+        };
+        raw.clear();
+        put_batch(batch, raw);
+        let packed = compressor.compress(raw)?;
+        let mut out = Vec::with_capacity(packed.len() + 11);
+        out.push(VERSION);
+        put_uvarint(&mut out, raw.len() as u64);
+        out.extend_from_slice(packed);
+        if raw.capacity() > KEPT_BYTES {
+            *slot = None;
+        }
+        Ok(out.into())
+    })
+}
+
+fn put_batch(batch: &LogBatch, raw: &mut Vec<u8>) {
     let lines: usize = batch
         .streams
         .iter()
         .flat_map(|s| &s.entries)
         .map(|e| e.line.len())
         .sum();
-    let mut raw = Vec::with_capacity(lines + batch.entry_count() * 10 + 256);
+    raw.reserve(lines + batch.entry_count() * 10 + 256);
     let streams = || batch.streams.iter().filter(|s| !s.entries.is_empty());
-    put_uvarint(&mut raw, streams().count() as u64);
+    put_uvarint(raw, streams().count() as u64);
     let mut dict = MetaDict::default();
     let mut codes = Vec::with_capacity(batch.entry_count());
     for stream in streams() {
-        put_bytes(&mut raw, stream.labels.as_packed());
-        put_uvarint(&mut raw, stream.entries.len() as u64);
+        put_bytes(raw, stream.labels.as_packed());
+        put_uvarint(raw, stream.entries.len() as u64);
         codes.extend(stream.entries.iter().map(|e| dict.code(&e.metadata)));
     }
-    put_uvarint(&mut raw, dict.dict.len() as u64);
+    put_uvarint(raw, dict.dict.len() as u64);
     for labels in &dict.dict {
-        put_bytes(&mut raw, labels.as_packed());
+        put_bytes(raw, labels.as_packed());
     }
     let mut last = 0i64;
     for (entry, code) in streams().flat_map(|s| &s.entries).zip(codes) {
-        put_varint(&mut raw, entry.ts_ns.wrapping_sub(last));
+        put_varint(raw, entry.ts_ns.wrapping_sub(last));
         last = entry.ts_ns;
-        put_uvarint(&mut raw, entry.line.len() as u64);
-        put_uvarint(&mut raw, u64::from(code));
+        put_uvarint(raw, entry.line.len() as u64);
+        put_uvarint(raw, u64::from(code));
     }
     for entry in streams().flat_map(|s| &s.entries) {
         raw.extend_from_slice(&entry.line);
     }
-    let packed = Compressor::new(LEVEL)?.compress(&raw)?;
-    let mut out = Vec::with_capacity(packed.len() + 11);
-    out.push(VERSION);
-    put_uvarint(&mut out, raw.len() as u64);
-    out.extend_from_slice(&packed);
-    Ok(out.into())
 }
 
 /// Decodes a payload; the lines share one buffer.

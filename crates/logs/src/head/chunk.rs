@@ -6,6 +6,7 @@
 //! Chunks belong to a tenant and not to a stream, so that a hundred thousand streams with a line each cost no more than
 //! one stream with a hundred thousand lines.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +19,12 @@ use crate::page::{Keys, Run};
 /// Large enough that lz4 works well and that a chunk outweighs its header, small enough that a query of one stream
 /// decompresses it in half a millisecond.
 pub(crate) const CHUNK_LINE_BYTES: usize = 1 << 20;
+
+thread_local! {
+    /// Where chunks are compressed to, before a copy of the right size is kept: buffers of a megabyte that come and go
+    /// fragment the heap.
+    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Sealed rows: sorted by (stream, time, LSN, arrival), one run per stream, streams ascending.
 pub(crate) struct Chunk {
@@ -59,15 +66,22 @@ impl Chunk {
         let Lines::Raw(raw) = self.lines.lock().clone() else {
             return 0;
         };
-        let packed = lz4_flex::block::compress(&raw);
-        // Readers pay for the decompression; incompressible lines stay as they are.
-        if packed.len() >= raw.len() / 8 * 7 {
-            return 0;
-        }
+        let packed = PACKED.with_borrow_mut(|buffer| {
+            let bound = lz4_flex::block::get_maximum_output_size(raw.len());
+            if buffer.len() < bound {
+                buffer.resize(bound, 0);
+            }
+            let len = lz4_flex::block::compress_into(&raw, buffer).ok()?;
+            // Readers pay for the decompression; incompressible lines stay as they are.
+            let packed = (len < raw.len() / 8 * 7).then(|| Bytes::copy_from_slice(&buffer[..len]));
+            if bound > 2 * CHUNK_LINE_BYTES {
+                *buffer = Vec::new();
+            }
+            packed
+        });
+        let Some(packed) = packed else { return 0 };
         let freed = raw.len() - packed.len();
-        let mut packed = packed;
-        packed.shrink_to_fit();
-        *self.lines.lock() = Lines::Lz4(packed.into());
+        *self.lines.lock() = Lines::Lz4(packed);
         freed
     }
 
@@ -98,6 +112,17 @@ impl OpenChunk {
             + self.stream.capacity() * 4
             + self.keys.heap_bytes()
             + self.dict.bytes
+    }
+
+    /// Empties the chunk after it was sealed; buffers of the usual size stay.
+    pub fn clear(&mut self) {
+        if self.lines.capacity() > 2 * CHUNK_LINE_BYTES {
+            self.lines = Vec::new();
+        }
+        self.lines.clear();
+        self.stream.clear();
+        self.keys.clear();
+        self.dict = MetaDict::default();
     }
 
     /// Whether the entry belongs into the next chunk.

@@ -146,10 +146,11 @@ impl LogsHead {
             let mut time = state.streams[id as usize].time;
             for entry in &stream.entries {
                 if state.open.is_full_for(entry)
-                    && let Some(chunk) = std::mem::take(&mut state.open).seal(|_, _| true)
+                    && let Some(chunk) = state.open.seal(|_, _| true)
                 {
                     let chunk = Arc::new(chunk);
                     sealed_bytes += chunk.heap_bytes();
+                    state.open.clear();
                     state.sealed.push(chunk.clone());
                     full.push(chunk);
                 }
