@@ -255,9 +255,10 @@ async fn main() {
             vectors += b.times.len();
         }
         println!(
-            "select {name}: {series} series, {count} samples, {vectors} vectors in {:?} ({:?} CPU)",
+            "select {name}: {series} series, {count} samples, {vectors} vectors in {:?} ({:?} CPU), peak {} MB",
             t.elapsed(),
-            cpu() - c
+            cpu() - c,
+            peak_rss_mb()
         );
     };
     let metric = || {

@@ -1,29 +1,35 @@
-//! Float chunk of a head: samples of one series, ascending in time, Gorilla-coded bit by bit.
+//! Float chunks of a head: samples of one series, ascending in time.
 //!
-//! | first | t0 i64 | v0 u64 |
-//! | then, per sample | Δ²t code | value code |
+//! An open chunk grows sample by sample and is Gorilla-coded bit by bit. A full one is sealed: written anew with the
+//! encodings of blocks, which need all values at once and take half the bytes. Both live in memory only and never come
+//! from outside.
+//!
+//! Open: `| t0 i64 | v0 u64 |` then, per sample, `| Δ²t code | value code |`.
 //!
 //! Δ²t (Δ before the second sample is 0): `0` for none; `10` + 9, `110` + 14, `1110` + 20 bits zigzag; `1111` + 64 bits,
 //! wrapping. Value, XOR with the one before: `0` for equal bits; `10` + the bits inside the last window of leading and
 //! trailing zeros; `11` + 6 bits leading zeros + 6 bits (significant bits - 1) + the significant bits.
+//! Source: Pelkonen et al., VLDB 2015, §4.1.
 //!
-//! Chunks live in memory only and never come from outside, so reading trusts the count beside the bytes; a read past
-//! the end still ends the iteration instead of panicking. Source: Pelkonen et al., VLDB 2015, §4.1.
+//! Sealed: a timestamp vector and a slot's values, as in docs/formats/metrics-block.md.
 
 use trilith_codec::{unzigzag, zigzag};
 use trilith_model::Sample;
 
-/// Samples after which a chunk is sealed: large enough that its header does not show, small enough that an instant
-/// query decodes little.
-pub(crate) const CHUNK_SAMPLES_MAX: u16 = 240;
+use crate::format::{times, values};
+
+/// Samples after which a chunk is sealed: many enough that a sealed chunk's header does not show, few enough that the
+/// open part, which is the larger one per sample, stays small.
+pub(crate) const CHUNK_SAMPLES_MAX: u16 = 64;
 
 /// A finished chunk.
 #[derive(Debug)]
 pub(crate) struct SealedChunk {
     pub(crate) min_ms: i64,
     pub(crate) max_ms: i64,
-    pub(crate) count: u16,
-    pub(crate) data: Box<[u8]>,
+    /// Length of the timestamp vector, which comes first.
+    times_len: u32,
+    data: Box<[u8]>,
 }
 
 /// A chunk that grows; timestamps must ascend strictly.
@@ -135,16 +141,14 @@ impl OpenChunk {
 
     /// Ends the chunk and begins an empty one in its place.
     pub(crate) fn seal(&mut self) -> SealedChunk {
-        let mut data = std::mem::take(&mut self.data);
-        data.extend_from_slice(&self.tail()[..usize::from(self.pending_bits.div_ceil(8))]);
-        let sealed = SealedChunk {
-            min_ms: self.first_ms,
-            max_ms: self.last_ms,
-            count: self.count,
-            data: data.into_boxed_slice(),
-        };
+        let mut times = Vec::with_capacity(usize::from(self.count));
+        let mut values = Vec::with_capacity(usize::from(self.count));
+        self.for_each(|s| {
+            times.push(s.ts_ms);
+            values.push(s.value);
+        });
         *self = OpenChunk::default();
-        sealed
+        SealedChunk::of(&times, &values)
     }
 
     fn tail(&self) -> [u8; 8] {
@@ -162,8 +166,29 @@ impl OpenChunk {
 }
 
 impl SealedChunk {
-    pub(crate) fn for_each(&self, f: impl FnMut(Sample)) {
-        decode(&self.data, [0; 8], self.count, f);
+    /// Ascending times, not empty, and as many values.
+    pub(crate) fn of(times: &[i64], values: &[f64]) -> Self {
+        let mut data = Vec::with_capacity(times.len() * 4 + 16);
+        times::encode_vector(&mut data, times);
+        let times_len = data.len() as u32;
+        values::encode(&mut data, values);
+        SealedChunk {
+            min_ms: times[0],
+            max_ms: times[times.len() - 1],
+            times_len,
+            data: data.into_boxed_slice(),
+        }
+    }
+
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Sample)) {
+        let (times, payload) = self.data.split_at(self.times_len as usize);
+        let times = times::decode_vector(times).expect("the chunk was encoded by this process");
+        let mut values = Vec::new();
+        values::decode(payload, times.len(), &mut values)
+            .expect("the chunk was encoded by this process");
+        for (&ts_ms, &value) in times.iter().zip(&values) {
+            f(Sample { ts_ms, value });
+        }
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -297,11 +322,12 @@ mod tests {
     #[test]
     fn a_constant_regular_series_takes_two_bits_per_sample() {
         let mut open = OpenChunk::default();
-        for i in 0..240 {
+        for i in 0..i64::from(CHUNK_SAMPLES_MAX) {
             open.append(i * 15_000, 1.0);
         }
         assert!(open.is_full());
-        assert!(open.seal().data.len() < 16 + 8 + 240 / 4);
+        assert!(open.heap_bytes() <= 64);
+        assert!(open.seal().data.len() < 90);
     }
 
     proptest! {

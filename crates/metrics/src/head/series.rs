@@ -59,11 +59,7 @@ impl Series {
         late.open.push(s);
         if late.open.len() >= LATE_SAMPLES_MAX {
             let (times, values) = last_of_each(std::mem::take(&mut late.open));
-            let mut chunk = OpenChunk::default();
-            for (t, v) in times.iter().zip(&values) {
-                chunk.append(*t, *v);
-            }
-            late.sealed.push(chunk.seal());
+            late.sealed.push(SealedChunk::of(&times, &values));
         }
     }
 
@@ -121,7 +117,7 @@ impl Series {
 
     /// Appends the samples of the range to `times` and `values`: ascending, of equal times the one written last.
     pub(crate) fn read(&self, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
-        let from = times.len();
+        let (from, values_from) = (times.len(), values.len());
         let mut put = |s: Sample| {
             if range.contains(s.ts_ms) {
                 times.push(s.ts_ms);
@@ -146,7 +142,7 @@ impl Series {
         if !times[from..].is_sorted_by(|a, b| a < b) {
             let all = times
                 .drain(from..)
-                .zip(values.drain(from..))
+                .zip(values.drain(values_from..))
                 .map(|(ts_ms, value)| Sample { ts_ms, value });
             let (t, v) = last_of_each(all.collect());
             times.extend(t);
@@ -197,9 +193,9 @@ mod tests {
             }
             let (a, b) = (a.min(b), a.max(b));
             for range in [TimeRange::ALL, TimeRange::new(a, b)] {
-                let (mut t, mut v) = (vec![-1], vec![-1.0]);
+                let (mut t, mut v) = (vec![-1], vec![-1.0, -1.0]);
                 series.read(range, &mut t, &mut v);
-                let got: Vec<(i64, f64)> = t.into_iter().zip(v).skip(1).collect();
+                let got: Vec<(i64, f64)> = t.into_iter().skip(1).zip(v.into_iter().skip(2)).collect();
                 let want: Vec<(i64, f64)> = model.range(range.min..=range.max).map(|(t, v)| (*t, *v)).collect();
                 prop_assert_eq!(got, want);
             }

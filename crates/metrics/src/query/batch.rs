@@ -261,6 +261,7 @@ impl Selection {
             vectors: HashMap::default(),
             hasher: foldhash::fast::RandomState::default(),
             scratch: Vec::new(),
+            times: Vec::new(),
         };
         for (i, s) in self.plan.series[run].iter().enumerate() {
             if i % 32 == 0 {
@@ -331,7 +332,9 @@ struct Assembler<'a> {
     joined: HashMap<JoinKey, Option<u32>, foldhash::fast::RandomState>,
     vectors: HashMap<(u32, u32), CutVector, foldhash::fast::RandomState>,
     hasher: foldhash::fast::RandomState,
+    /// Reused from series to series.
     scratch: Vec<f64>,
+    times: Vec<i64>,
 }
 
 impl<'a> Assembler<'a> {
@@ -408,41 +411,44 @@ impl<'a> Assembler<'a> {
 
     /// The general way: everything in one list, sorted, of equal times the one written last.
     fn add_merged(&mut self, s: &PlannedSeries, runs: &[Run<'_>]) -> Result<()> {
-        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let mut times = std::mem::take(&mut self.times);
+        times.clear();
         let from = self.batch.floats.len();
         for r in runs {
             let v = self.vector(r)?;
             times.extend_from_slice(&v.times[v.range]);
             self.values(r)?;
         }
-        values.extend(self.batch.floats.drain(from..));
         let plan = &self.selection.plan;
         for &(source, ordinal) in &s.parts {
             if let Some(n) = (source as usize).checked_sub(plan.sources.blocks.len()) {
-                plan.sources.heads[n].read(
+                let head = &plan.sources.heads[n];
+                head.read(
                     HeadSeriesRef(ordinal),
                     plan.range,
                     &mut times,
-                    &mut values,
+                    &mut self.batch.floats,
                 );
             }
         }
-        if times.is_empty() {
-            return Ok(());
+        if !times.is_empty() {
+            if !times.is_sorted_by(|a, b| a < b) {
+                let values = self.batch.floats.drain(from..);
+                let all = times
+                    .iter()
+                    .zip(values)
+                    .map(|(&ts_ms, value)| Sample { ts_ms, value })
+                    .collect();
+                let values;
+                (times, values) = last_of_each(all);
+                self.batch.floats.extend(values);
+            }
+            self.memory
+                .grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
+            let times_idx = self.intern(&times)?;
+            self.push(s, times_idx, from);
         }
-        if !times.is_sorted_by(|a, b| a < b) {
-            let all = times
-                .iter()
-                .zip(&values)
-                .map(|(&ts_ms, &value)| Sample { ts_ms, value })
-                .collect();
-            (times, values) = last_of_each(all);
-        }
-        self.memory
-            .grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
-        let times_idx = self.intern(&times)?;
-        self.batch.floats.extend_from_slice(&values);
-        self.push(s, times_idx, from);
+        self.times = times;
         Ok(())
     }
 
