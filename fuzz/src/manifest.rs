@@ -37,7 +37,7 @@ pub fn container_seeds() -> Vec<Vec<u8>> {
                 Compression::Zstd(1)
             };
             writer
-                .section(kind, 0, &vec![kind as u8; 200], compression)
+                .section(kind, 0, &[kind as u8; 200], compression)
                 .expect("memory takes it");
         }
         if let FileBody::Memory(bytes) = writer.finish("seed").expect("memory takes it").body {
