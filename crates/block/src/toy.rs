@@ -192,7 +192,11 @@ impl World {
                 store: self.honest.clone(),
                 ..block.clone()
             };
-            records.extend(read_block(&block).await.expect("a visible block is readable"));
+            records.extend(
+                read_block(&block)
+                    .await
+                    .expect("a visible block is readable"),
+            );
         }
         records.sort_unstable();
         records

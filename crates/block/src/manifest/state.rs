@@ -63,9 +63,14 @@ impl State {
         self.blocks.contains_key(&id) || self.removed.contains_key(&id)
     }
 
-    /// Whether the blocks of a change are in the manifest already: its own earlier attempt has won unnoticed.
+    /// Whether a change is in the manifest already: an earlier attempt has won unnoticed. It shows by the blocks, and
+    /// for a cut by the records: a cut that was encoded anew has new blocks with the same records, and adding those to
+    /// what an earlier attempt has added would show everything twice.
     pub(super) fn has(&self, change: &Change) -> bool {
-        !change.add.is_empty() && change.add.iter().all(|b| self.knows(b.id))
+        let writer = self.writer(&change.writer);
+        let covered = writer.epoch == change.epoch
+            && change.wal_upto.is_some_and(|upto| upto <= writer.wal_upto);
+        covered || !change.add.is_empty() && change.add.iter().all(|b| self.knows(b.id))
     }
 
     /// Blocks that a change removes and that are gone.
