@@ -16,7 +16,33 @@ pub enum Query {
 pub struct LogQuery {
     /// At least one does not match the empty string.
     pub matchers: Vec<Matcher>,
+    /// Every line filter of the query: no stage changes the line, so they may all run first, in the store.
     pub filters: Vec<LineFilter>,
+    /// What happens to labels, in order.
+    pub stages: Vec<Stage>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Stage {
+    Filter(LabelFilter),
+    /// Removes these labels.
+    Drop(Vec<LabelItem>),
+    /// Removes all but these labels.
+    Keep(Vec<LabelItem>),
+}
+
+#[derive(Clone, Debug)]
+pub enum LabelFilter {
+    Matcher(Matcher),
+    And(Box<LabelFilter>, Box<LabelFilter>),
+    Or(Box<LabelFilter>, Box<LabelFilter>),
+}
+
+/// A label, or a label with a certain value.
+#[derive(Clone, Debug)]
+pub enum LabelItem {
+    Name(String),
+    Matcher(Matcher),
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +89,8 @@ pub enum RangeOp {
     Rate,
     BytesOverTime,
     BytesRate,
+    /// 1 where no entry is.
+    Absent,
 }
 
 #[derive(Clone, Debug)]

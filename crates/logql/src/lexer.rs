@@ -21,6 +21,8 @@ pub enum Token {
     Number(f64),
     /// Whole nanoseconds of a number glued to a unit, outside brackets.
     Duration(i64),
+    /// A number glued to a unit of size: `5KB`, `1Mi`.
+    Bytes(u64),
     /// Whole nanoseconds of `[…]`.
     Range(i64),
     /// Operators and punctuation, as written.
@@ -32,6 +34,8 @@ pub enum Token {
 pub struct Spanned {
     pub token: Token,
     pub at: Position,
+    /// Written with digits only; some parameters must be.
+    pub integer: bool,
 }
 
 /// Loki's text of an error at a place.
@@ -43,9 +47,9 @@ pub fn error_at(at: Position, message: impl std::fmt::Display) -> Error {
 }
 
 /// Longest first.
-const SYMBOLS: [&str; 31] = [
-    "|=", "|~", "|>", "!=", "!~", "!>", "=~", "==", ">=", "<=", "--", "{", "}", "(", ")", ",", "=",
-    "|", "+", "-", "*", "/", "%", "^", "<", ">", ".", ":", ";", "[", "]",
+const SYMBOLS: [&str; 30] = [
+    "|=", "|~", "|>", "!=", "!~", "!>", "=~", "==", ">=", "<=", "{", "}", "(", ")", ",", "=", "|",
+    "+", "-", "*", "/", "%", "^", "<", ">", ".", ":", ";", "[", "]",
 ];
 
 /// # Errors
@@ -66,10 +70,11 @@ pub fn tokenize(text: &str) -> Result<Vec<Spanned>> {
     let mut out = Vec::new();
     loop {
         lexer.skip_blank();
-        let at = lexer.at;
+        let (at, from) = (lexer.at, lexer.offset);
         let token = lexer.next()?;
         let end = token == Token::End;
-        out.push(Spanned { token, at });
+        let integer = !end && text[from..lexer.offset].bytes().all(|b| b.is_ascii_digit());
+        out.push(Spanned { token, at, integer });
         if end {
             return Ok(out);
         }
@@ -125,7 +130,7 @@ impl<'a> Lexer<'a> {
         if first == '[' {
             return self.range();
         }
-        let digit_next = rest[1..].starts_with(|c: char| c.is_ascii_digit());
+        let digit_next = rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
         if first.is_ascii_digit() || (first == '.' && digit_next) {
             return self.number();
         }
@@ -233,6 +238,9 @@ impl<'a> Lexer<'a> {
         if let Some(ns) = prometheus_duration(word).or_else(|| go_duration(word)) {
             return Ok(Token::Duration(ns));
         }
+        if let Some(n) = byte_count(word) {
+            return Ok(Token::Bytes(n));
+        }
         Err(error_at(
             at,
             format!("unable to parse literal as a float: {word:?}"),
@@ -336,6 +344,75 @@ fn go_duration(text: &str) -> Option<i64> {
         total += n * factor;
     }
     (total < 9.2e18).then_some(total as i64)
+}
+
+/// Decimal prefixes are powers of 1000, those with `i` of 1024; only `kB` and `B` have other letters.
+fn byte_count(text: &str) -> Option<u64> {
+    let len = text
+        .bytes()
+        .take_while(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_'))
+        .count();
+    let n: f64 = text[..len].replace('_', "").parse().ok()?;
+    let factor = match &text[len..] {
+        "B" => 1.0,
+        "kB" => 1e3,
+        unit => {
+            let prefix = unit.strip_suffix('B').unwrap_or(unit);
+            let (letter, base) = match prefix.strip_suffix('i') {
+                Some(letter) => (letter, 1024f64),
+                None => (prefix, 1000f64),
+            };
+            let power = ["K", "M", "G", "T", "P"]
+                .iter()
+                .position(|p| *p == letter)?
+                + 1;
+            base.powi(power as i32)
+        }
+    };
+    (n * factor < 1.8e19).then_some((n * factor) as u64)
+}
+
+/// Words that are never identifiers.
+pub(crate) const RESERVED: [&str; 22] = [
+    "by",
+    "without",
+    "bool",
+    "offset",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "and",
+    "or",
+    "unless",
+    "json",
+    "logfmt",
+    "regexp",
+    "unpack",
+    "pattern",
+    "line_format",
+    "label_format",
+    "decolorize",
+    "drop",
+    "keep",
+    "unwrap",
+];
+
+/// The token names of the reference's parser, which clients show.
+pub(crate) fn describe(token: &Token) -> String {
+    match token {
+        Token::Identifier(i) if RESERVED.iter().any(|r| r.eq_ignore_ascii_case(i)) => {
+            i.to_ascii_lowercase()
+        }
+        Token::Identifier(_) => "IDENTIFIER".into(),
+        Token::String(_) => "STRING".into(),
+        Token::Number(_) => "NUMBER".into(),
+        Token::Duration(_) => "DURATION".into(),
+        Token::Bytes(_) => "BYTES".into(),
+        Token::Range(_) => "RANGE".into(),
+        Token::Symbol(s) => (*s).into(),
+        Token::End => "$end".into(),
+    }
 }
 
 #[cfg(test)]

@@ -5,15 +5,16 @@ use trilith_model::{Labels, Result};
 use trilith_query::{Direction, EntryRequest, EntrySource, QueryContext, QueryStats, WantedFields};
 
 use crate::ast::LogQuery;
+use crate::pipeline::Pipeline;
 
 /// One entry of an answer.
 #[derive(Clone, Debug)]
 pub struct LogLine {
-    /// Labels of the stream.
+    /// Labels of the stream after the stages.
     pub stream: Labels,
     pub ts_ns: i64,
     pub line: bytes::Bytes,
-    /// Structured metadata.
+    /// Structured metadata after the stages.
     pub metadata: Labels,
 }
 
@@ -30,12 +31,14 @@ pub async fn query_log(
     direction: Direction,
     limit: usize,
 ) -> Result<Vec<LogLine>> {
+    let mut pipeline = Pipeline::new(&query.stages);
     let request = EntryRequest {
         matchers: query.matchers.clone(),
         start_ns,
         end_ns,
         direction,
-        limit: Some(limit),
+        // With a filter behind it the store cannot know when there is enough.
+        limit: (!pipeline.filters()).then_some(limit),
         filters: query.filters.clone(),
         fields: WantedFields::ALL,
     };
@@ -47,13 +50,25 @@ pub async fn query_log(
     {
         let batch = batch?;
         ctx.check()?;
-        for e in batch.entries.into_iter().take(limit - out.len()) {
+        for e in batch.entries {
+            if out.len() >= limit {
+                break;
+            }
+            let stream = &batch.streams[e.stream as usize];
+            let (stream, metadata) = if pipeline.is_empty() {
+                (stream.clone(), e.metadata)
+            } else {
+                match pipeline.process(stream, &e.metadata) {
+                    Some(l) => (l.stream.clone(), l.metadata.clone()),
+                    None => continue,
+                }
+            };
             memory.grow(e.line.len() + std::mem::size_of::<LogLine>())?;
             out.push(LogLine {
-                stream: batch.streams[e.stream as usize].clone(),
+                stream,
                 ts_ns: e.ts_ns,
                 line: e.line,
-                metadata: e.metadata,
+                metadata,
             });
         }
     }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use futures::StreamExt as _;
 use hashbrown::HashMap;
-use trilith_model::{Error, ErrorKind, Labels, Result, task};
+use trilith_model::{Error, ErrorKind, Labels, MatchOp, Matcher, Result, task};
 use trilith_query::series::Grouping;
 use trilith_query::vector::rank::select_k;
 use trilith_query::vector::{
@@ -22,6 +22,7 @@ use trilith_query::{
 
 use crate::ast::{MetricExpr, RangeAggregation, RangeOp};
 use crate::log::merged_labels;
+use crate::pipeline::Pipeline;
 
 /// One series of an answer; points ascending by time (ns).
 #[derive(Clone, Debug, PartialEq)]
@@ -92,16 +93,23 @@ pub async fn query_metric(
     Ok(MetricResult::Series(series))
 }
 
+/// The direction of the outermost `sort` or `sort_desc` anywhere in the expression.
 fn sorted_by_value(expr: &MetricExpr) -> Option<bool> {
-    match expr {
-        MetricExpr::Sort { descending, .. } => Some(*descending),
-        MetricExpr::Aggregate { argument, .. } | MetricExpr::Rank { argument, .. } => {
-            sorted_by_value(argument)
+    let mut e = expr;
+    let mut found = None;
+    loop {
+        match e {
+            MetricExpr::Sort { descending, .. } => return Some(*descending),
+            MetricExpr::Aggregate { argument, .. } | MetricExpr::Rank { argument, .. } => {
+                e = argument;
+            }
+            // Down the left edge in the loop: chains of operators are long there. What stands left wins.
+            MetricExpr::Binary { left, right, .. } | MetricExpr::Set { left, right, .. } => {
+                found = sorted_by_value(right).or(found);
+                e = left;
+            }
+            MetricExpr::Number(_) | MetricExpr::Vector(_) | MetricExpr::Range(_) => return found,
         }
-        MetricExpr::Binary { left, right, .. } | MetricExpr::Set { left, right, .. } => {
-            sorted_by_value(left).or_else(|| sorted_by_value(right))
-        }
-        MetricExpr::Number(_) | MetricExpr::Vector(_) | MetricExpr::Range(_) => None,
     }
 }
 
@@ -138,11 +146,15 @@ fn evaluate<'a>(
                     evaluate(ctx, source, argument, grid, pushed).await?,
                     grid,
                 )?;
-                let mut acc = Accumulator::new(ctx, *op, grouping.clone(), grid.steps);
-                for (row, cells) in block.iter() {
-                    acc.add(&row.labels, cells)?;
-                }
-                Value::Vector(acc.finish(ctx)?)
+                let (ctx, op, grouping) = (ctx.clone(), *op, grouping.clone());
+                let grouped = task::compute(move || {
+                    let mut acc = Accumulator::new(&ctx, op, grouping, grid.steps);
+                    for (row, cells) in block.iter() {
+                        acc.add(&row.labels, cells)?;
+                    }
+                    acc.finish(&ctx)
+                });
+                Value::Vector(grouped.await??)
             }
             MetricExpr::Rank {
                 largest,
@@ -155,28 +167,47 @@ fn evaluate<'a>(
                     evaluate(ctx, source, argument, grid, None).await?,
                     grid,
                 )?;
-                Value::Vector(select_k(
-                    ctx,
-                    block,
-                    grouping.clone(),
-                    &vec![*k; grid.steps],
-                    *largest,
-                )?)
+                let (ctx, grouping) = (ctx.clone(), grouping.clone());
+                let (k, largest) = (vec![*k; grid.steps], *largest);
+                let ranked = task::compute(move || select_k(&ctx, block, grouping, &k, largest));
+                Value::Vector(ranked.await??)
             }
             MetricExpr::Sort { argument, .. } => {
                 evaluate(ctx, source, argument, grid, None).await?
             }
-            MetricExpr::Binary {
-                op,
-                return_bool,
-                matching,
-                left,
-                right,
-            } => {
-                let l = evaluate(ctx, source, left, grid, None).await?;
-                let r = evaluate(ctx, source, right, grid, None).await?;
-                match (l, r) {
-                    (Value::Number(a), Value::Number(b)) => Value::Number(guarded(*op, a, b)),
+            MetricExpr::Binary { .. } | MetricExpr::Set { .. } => {
+                chain(ctx, source, expr, grid).await?
+            }
+        })
+    })
+}
+
+/// Operators along the left edge of the tree. A chain `a + b + c …` is as deep as it is long; a loop keeps the depth
+/// of the recursion.
+fn chain<'a>(
+    ctx: &'a QueryContext,
+    source: &'a dyn EntrySource,
+    outermost: &'a MetricExpr,
+    grid: Grid,
+) -> Evaluation<'a> {
+    Box::pin(async move {
+        let mut links = Vec::new();
+        let mut innermost = outermost;
+        while let MetricExpr::Binary { left, .. } | MetricExpr::Set { left, .. } = innermost {
+            links.push(innermost);
+            innermost = left;
+        }
+        let mut value = evaluate(ctx, source, innermost, grid, None).await?;
+        for link in links.into_iter().rev() {
+            value = match link {
+                MetricExpr::Binary {
+                    op,
+                    return_bool,
+                    matching,
+                    right,
+                    ..
+                } => match (value, evaluate(ctx, source, right, grid, None).await?) {
+                    (Value::Number(a), Value::Number(b)) => Value::Number(op.scalar(a, b)),
                     (Value::Vector(v), Value::Number(n)) => {
                         Value::Vector(with_number(v, n, *op, false, *return_bool))
                     }
@@ -184,22 +215,31 @@ fn evaluate<'a>(
                         Value::Vector(with_number(v, n, *op, true, *return_bool))
                     }
                     (Value::Vector(a), Value::Vector(b)) => {
-                        let joined = matching::join(ctx, &a, &b, *op, *return_bool, matching);
-                        Value::Vector(joined.map_err(match_error)?)
+                        let (ctx, op, matching) = (ctx.clone(), *op, matching.clone());
+                        let return_bool = *return_bool;
+                        let joined = task::compute(move || {
+                            matching::join(&ctx, &a, &b, op, return_bool, &matching)
+                        });
+                        Value::Vector(joined.await?.map_err(match_error)?)
                     }
+                },
+                MetricExpr::Set {
+                    op,
+                    matching,
+                    right,
+                    ..
+                } => {
+                    let l = vector(ctx, value, grid)?;
+                    let r = vector(ctx, evaluate(ctx, source, right, grid, None).await?, grid)?;
+                    let (ctx, op, matching) = (ctx.clone(), *op, matching.clone());
+                    let set =
+                        task::compute(move || matching::set_operation(&ctx, l, r, op, &matching));
+                    Value::Vector(set.await??)
                 }
-            }
-            MetricExpr::Set {
-                op,
-                matching,
-                left,
-                right,
-            } => {
-                let l = vector(ctx, evaluate(ctx, source, left, grid, None).await?, grid)?;
-                let r = vector(ctx, evaluate(ctx, source, right, grid, None).await?, grid)?;
-                Value::Vector(matching::set_operation(ctx, l, r, *op, matching)?)
-            }
-        })
+                _ => return Err(Error::internal("a chain consists of operators")),
+            };
+        }
+        Ok(value)
     })
 }
 
@@ -208,11 +248,6 @@ fn vector(ctx: &QueryContext, value: Value, grid: Grid) -> Result<Block> {
         Value::Vector(block) => Ok(block),
         Value::Number(v) => constant(ctx, v, grid),
     }
-}
-
-fn guarded(op: BinaryOp, a: f64, b: f64) -> f64 {
-    // Division has its own operator; modulo by zero is NaN by IEEE already.
-    op.scalar(a, b)
 }
 
 fn with_number(
@@ -256,6 +291,8 @@ async fn range(
 ) -> Result<Block> {
     let counts_bytes = matches!(r.op, RangeOp::BytesOverTime | RangeOp::BytesRate);
     // Labels of metadata matter unless everything goes into one group.
+    let absent = r.op == RangeOp::Absent;
+    let sum_by = if absent { Some(&None) } else { sum_by };
     let one_group = matches!(sum_by, Some(None))
         || matches!(sum_by, Some(Some(g)) if g.by && g.labels.is_empty());
     let request = EntryRequest {
@@ -272,7 +309,8 @@ async fn range(
         fields: WantedFields {
             line: false,
             line_len: counts_bytes,
-            metadata: !one_group,
+            // Stages look at metadata.
+            metadata: !one_group || !r.log.stages.is_empty(),
         },
     };
     let mut windows = Windows {
@@ -280,6 +318,7 @@ async fn range(
         range_ns: r.range_ns,
         offset_ns: r.offset_ns,
         counts_bytes,
+        pipeline: Pipeline::new(&r.log.stages),
         group: sum_by.map(|g| Grouper::new(g.clone())),
         rows: Vec::new(),
         index: HashMap::new(),
@@ -296,9 +335,32 @@ async fn range(
     let seconds = r.range_ns as f64 / 1e9;
     let divisor = match r.op {
         RangeOp::Rate | RangeOp::BytesRate => seconds,
-        RangeOp::CountOverTime | RangeOp::BytesOverTime => 1.0,
+        RangeOp::CountOverTime | RangeOp::BytesOverTime | RangeOp::Absent => 1.0,
     };
-    windows.finish(ctx, divisor)
+    let context = ctx.clone();
+    let block = task::compute(move || windows.finish(&context, divisor)).await??;
+    if !absent {
+        return Ok(block);
+    }
+    let mut out = Block::absent(
+        ctx,
+        vec![Row::new(absent_labels(&r.log.matchers))],
+        grid.steps,
+    )?;
+    for (i, cell) in out.values.iter_mut().enumerate() {
+        if block.values.get(i).is_none_or(|v| is_absent(*v)) {
+            *cell = 1.0;
+        }
+    }
+    Ok(out)
+}
+
+/// What is known of streams that are not there: labels with exactly one matcher, and that for equality.
+fn absent_labels(matchers: &[Matcher]) -> Labels {
+    let known = matchers.iter().filter(|m| {
+        m.op == MatchOp::Eq && matchers.iter().filter(|o| o.name == m.name).count() == 1
+    });
+    Labels::from_pairs(known.map(|m| (&*m.name, &*m.value)))
 }
 
 /// Accumulators per series and step.
@@ -307,6 +369,7 @@ struct Windows {
     range_ns: i64,
     offset_ns: i64,
     counts_bytes: bool,
+    pipeline: Pipeline,
     /// Present when a surrounding `sum` groups.
     group: Option<Grouper>,
     rows: Vec<Labels>,
@@ -321,7 +384,7 @@ struct Windows {
 impl Windows {
     fn add(&mut self, batch: &EntryBatch) -> Result<()> {
         // Rows of entries without metadata, by stream of this batch.
-        let mut plain: Vec<Option<usize>> = vec![None; batch.streams.len()];
+        let mut plain: Vec<Option<Option<usize>>> = vec![None; batch.streams.len()];
         for e in &batch.entries {
             let Some((first, behind)) = self.steps_of(e.ts_ns) else {
                 continue;
@@ -336,6 +399,9 @@ impl Windows {
                     }
                     row
                 }
+            };
+            let Some(row) = row else {
+                continue; // A label filter dropped the entry.
             };
             let value = if self.counts_bytes {
                 f64::from(e.line_len)
@@ -362,10 +428,18 @@ impl Windows {
         (first < behind).then_some((first as usize, behind as usize))
     }
 
-    fn row_of(&mut self, stream: &Labels, metadata: &Labels) -> Result<usize> {
-        let labels = merged_labels(stream, metadata);
+    /// `None` when the stages drop the entry.
+    fn row_of(&mut self, stream: &Labels, metadata: &Labels) -> Result<Option<usize>> {
+        let labels = if self.pipeline.is_empty() {
+            merged_labels(stream, metadata)
+        } else {
+            match self.pipeline.process(stream, metadata) {
+                Some(l) => merged_labels(&l.stream, &l.metadata),
+                None => return Ok(None),
+            }
+        };
         if let Some(row) = self.index.get(&labels) {
-            return Ok(*row);
+            return Ok(Some(*row));
         }
         let row = match &mut self.group {
             None => {
@@ -382,7 +456,7 @@ impl Windows {
             self.touched.resize(cells, 0);
         }
         self.index.insert(labels, row);
-        Ok(row)
+        Ok(Some(row))
     }
 
     fn finish(self, ctx: &QueryContext, divisor: f64) -> Result<Block> {

@@ -7,11 +7,16 @@ use trilith_query::series::Grouping;
 use trilith_query::vector::{AggregateOp, BinaryOp, Cardinality, Matching, SetOp};
 use trilith_query::{LineFilter, LineFilterOp};
 
-use crate::ast::{LogQuery, MetricExpr, Query, RangeAggregation, RangeOp};
-use crate::lexer::{Position, Spanned, Token, error_at, tokenize};
+use crate::ast::{
+    LabelFilter, LabelItem, LogQuery, MetricExpr, Query, RangeAggregation, RangeOp, Stage,
+};
+use crate::lexer::{Position, RESERVED, Spanned, Token, describe, error_at, tokenize};
 
 /// Nesting of parentheses and calls above which a query is refused; keeps recursion within any thread's stack.
 const DEPTH_MAX: usize = 100;
+
+/// Operators in one query; chains of them are trees as deep as long, which are dropped recursively.
+const OPERATORS_MAX: usize = 500;
 
 /// Parses a log or metric query.
 ///
@@ -22,6 +27,7 @@ pub fn parse(text: &str) -> Result<Query> {
         tokens: tokenize(text)?,
         at: 0,
         depth: 0,
+        operators: 0,
     };
     let query = match p.expr(0)? {
         Operand::Log(log) => Query::Log(log),
@@ -39,7 +45,7 @@ pub fn parse(text: &str) -> Result<Query> {
 /// As `parse`; `only label matchers are supported` for anything more than a selector.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>> {
     match parse(text)? {
-        Query::Log(log) if log.filters.is_empty() => Ok(log.matchers),
+        Query::Log(log) if log.filters.is_empty() && log.stages.is_empty() => Ok(log.matchers),
         _ => Err(Error::invalid("only label matchers are supported")),
     }
 }
@@ -53,37 +59,13 @@ struct Parser {
     tokens: Vec<Spanned>,
     at: usize,
     depth: usize,
+    operators: usize,
 }
 
 enum AnyOp {
     Arithmetic(BinaryOp),
     Set(SetOp),
 }
-
-/// Words that are never identifiers.
-const RESERVED: [&str; 21] = [
-    "by",
-    "without",
-    "bool",
-    "offset",
-    "on",
-    "ignoring",
-    "group_left",
-    "group_right",
-    "and",
-    "or",
-    "unless",
-    "json",
-    "logfmt",
-    "regexp",
-    "unpack",
-    "pattern",
-    "line_format",
-    "label_format",
-    "decolorize",
-    "drop",
-    "keep",
-];
 
 impl Parser {
     fn peek(&self) -> &Token {
@@ -177,6 +159,17 @@ impl Parser {
         out
     }
 
+    fn count_operator(&mut self) -> Result<()> {
+        self.operators += 1;
+        if self.operators > OPERATORS_MAX {
+            return Err(error_at(
+                self.position(),
+                format!("the query has more than {OPERATORS_MAX} operators"),
+            ));
+        }
+        Ok(())
+    }
+
     /// Precedence climbing; `min` is the weakest operator that may be taken here.
     fn expr(&mut self, min: u8) -> Result<Operand> {
         let mut left = self.nested(Self::operand)?;
@@ -185,6 +178,7 @@ impl Parser {
                 break;
             }
             let at = self.position();
+            self.count_operator()?;
             self.advance();
             let (return_bool, matching) = self.modifiers()?;
             let right = self.nested(|p| {
@@ -294,6 +288,7 @@ impl Parser {
             "rate" => Some(RangeOp::Rate),
             "bytes_over_time" => Some(RangeOp::BytesOverTime),
             "bytes_rate" => Some(RangeOp::BytesRate),
+            "absent_over_time" => Some(RangeOp::Absent),
             _ => None,
         };
         if let Some(op) = range {
@@ -314,7 +309,7 @@ impl Parser {
             let at = self.position();
             self.advance();
             let (grouping, parameter, argument) = self.aggregation_body()?;
-            if let Some(p) = parameter {
+            if let Some((p, _)) = parameter {
                 return Err(error_at(
                     at,
                     format!("unsupported parameter for operation {name}({p},"),
@@ -331,10 +326,13 @@ impl Parser {
                 let at = self.position();
                 self.advance();
                 let (grouping, parameter, argument) = self.aggregation_body()?;
-                let k = parameter.ok_or_else(|| {
+                let (k, integer) = parameter.ok_or_else(|| {
                     error_at(at, format!("parameter required for operation {name}"))
                 })?;
-                if !(k >= 1.0 && k.fract() == 0.0 && k <= f64::from(u32::MAX)) {
+                if !integer {
+                    return Err(error_at(at, format!("invalid parameter {name}({k},")));
+                }
+                if !(k >= 1.0 && k <= f64::from(u32::MAX)) {
                     return Err(error_at(
                         at,
                         format!("invalid parameter (must be greater than 0) {name}({k}"),
@@ -365,30 +363,35 @@ impl Parser {
             "vector" => {
                 self.advance();
                 self.expect_symbol("(")?;
-                let v = self.number()?;
+                // Without a sign.
+                let Token::Number(v) = *self.peek() else {
+                    return Err(self.unexpected_wanting("NUMBER"));
+                };
+                self.advance();
                 self.expect_symbol(")")?;
                 Ok(MetricExpr::Vector(v))
             }
             "sum_over_time" | "avg_over_time" | "min_over_time" | "max_over_time"
             | "stddev_over_time" | "stdvar_over_time" | "quantile_over_time"
-            | "first_over_time" | "last_over_time" | "absent_over_time" | "rate_counter"
-            | "label_replace" | "approx_topk" | "variants" => {
-                Err(self.unsupported(&format!("the function {name}")))
-            }
+            | "first_over_time" | "last_over_time" | "rate_counter" | "label_replace"
+            | "approx_topk" | "variants" => Err(self.unsupported(&format!("the function {name}"))),
             _ => Err(self.unexpected()),
         }
     }
 
-    /// After `sum`: grouping on either side of the parenthesis, an optional number, the argument.
-    fn aggregation_body(&mut self) -> Result<(Option<Grouping>, Option<f64>, Box<MetricExpr>)> {
+    /// After `sum`: grouping on either side of the parenthesis, an optional number (and whether it is written as an
+    /// integer), the argument.
+    fn aggregation_body(
+        &mut self,
+    ) -> Result<(Option<Grouping>, Option<(f64, bool)>, Box<MetricExpr>)> {
         let mut grouping = self.grouping()?;
         self.expect_symbol("(")?;
         let parameter = match (self.peek(), self.peek_second()) {
             (Token::Number(v), Token::Symbol(",")) => {
-                let v = *v;
+                let parameter = (*v, self.tokens[self.at].integer);
                 self.advance();
                 self.advance();
-                Some(v)
+                Some(parameter)
             }
             _ => None,
         };
@@ -483,12 +486,17 @@ impl Parser {
         }
         let matchers = self.selector()?;
         let early = self.range()?;
-        let filters = self.stages()?;
+        let (filters, stages) = self.stages()?;
         let range = match early {
             Some(r) => Some(r),
             None => self.range()?,
         };
-        Ok((LogQuery { matchers, filters }, range))
+        let log = LogQuery {
+            matchers,
+            filters,
+            stages,
+        };
+        Ok((log, range))
     }
 
     fn range(&mut self) -> Result<Option<(i64, i64)>> {
@@ -509,9 +517,12 @@ impl Parser {
     }
 
     fn log_query(&mut self) -> Result<LogQuery> {
+        let matchers = self.selector()?;
+        let (filters, stages) = self.stages()?;
         Ok(LogQuery {
-            matchers: self.selector()?,
-            filters: self.stages()?,
+            matchers,
+            filters,
+            stages,
         })
     }
 
@@ -554,8 +565,8 @@ impl Parser {
         Matcher::new(op, name, value).map_err(|e| error_at(at, e.message))
     }
 
-    fn stages(&mut self) -> Result<Vec<LineFilter>> {
-        let mut filters = Vec::new();
+    fn stages(&mut self) -> Result<(Vec<LineFilter>, Vec<Stage>)> {
+        let (mut filters, mut stages) = (Vec::new(), Vec::new());
         loop {
             let op = match self.peek() {
                 Token::Symbol("|=") => LineFilterOp::Contains,
@@ -569,23 +580,108 @@ impl Parser {
                 Token::Symbol("|>" | "!>") => return Err(self.unsupported("the pattern filter")),
                 Token::Symbol("|") => {
                     self.advance();
-                    let what = match self.peek() {
-                        Token::Identifier(i) => match i.to_ascii_lowercase().as_str() {
-                            stage @ ("json" | "logfmt" | "regexp" | "pattern" | "unpack"
-                            | "line_format" | "label_format" | "decolorize" | "drop"
-                            | "keep" | "unwrap") => format!("the stage {stage}"),
-                            _ => "the label filter".to_owned(),
-                        },
-                        Token::Symbol("(") => "the label filter".to_owned(),
-                        _ => return Err(self.unexpected()),
-                    };
-                    return Err(self.unsupported(&what));
+                    stages.push(self.stage()?);
+                    continue;
                 }
-                _ => return Ok(filters),
+                _ => return Ok((filters, stages)),
             };
             self.advance();
             filters.push(self.line_filter(op)?);
         }
+    }
+
+    /// What follows a `|`.
+    fn stage(&mut self) -> Result<Stage> {
+        let word = match self.peek() {
+            Token::Identifier(i) => i.to_ascii_lowercase(),
+            Token::Symbol("(") => return Ok(Stage::Filter(self.label_filter()?)),
+            _ => return Err(self.unexpected()),
+        };
+        match word.as_str() {
+            "drop" => {
+                self.advance();
+                Ok(Stage::Drop(self.label_items()?))
+            }
+            "keep" => {
+                self.advance();
+                Ok(Stage::Keep(self.label_items()?))
+            }
+            "json" | "logfmt" | "regexp" | "pattern" | "unpack" | "line_format"
+            | "label_format" | "decolorize" | "unwrap" => {
+                Err(self.unsupported(&format!("the stage {word}")))
+            }
+            _ => Ok(Stage::Filter(self.label_filter()?)),
+        }
+    }
+
+    /// `a, b="x", c=~"y"`. `drop a != "x"` has a matcher, not a name and a line filter.
+    fn label_items(&mut self) -> Result<Vec<LabelItem>> {
+        let mut out = Vec::new();
+        loop {
+            let matcher = matches!(self.peek_second(), Token::Symbol("=" | "!=" | "=~" | "!~"));
+            out.push(if matcher {
+                LabelItem::Matcher(self.matcher()?)
+            } else {
+                LabelItem::Name(self.identifier()?)
+            });
+            if !self.take_symbol(",") {
+                return Ok(out);
+            }
+        }
+    }
+
+    /// `or` binds weaker than `and`, `,` and a blank between two conditions.
+    fn label_filter(&mut self) -> Result<LabelFilter> {
+        let mut left = self.nested(Self::label_conjunction)?;
+        while self.is_word("or") {
+            self.count_operator()?;
+            self.advance();
+            let right = self.nested(Self::label_conjunction)?;
+            left = LabelFilter::Or(left.into(), right.into());
+        }
+        Ok(left)
+    }
+
+    fn label_conjunction(&mut self) -> Result<LabelFilter> {
+        let mut left = self.label_condition()?;
+        loop {
+            let condition = match self.peek() {
+                Token::Identifier(i) => !RESERVED.iter().any(|r| r.eq_ignore_ascii_case(i)),
+                Token::Symbol("(") => true,
+                _ => false,
+            };
+            if self.is_word("and") || self.is_symbol(",") {
+                self.advance();
+            } else if !condition {
+                return Ok(left);
+            }
+            self.count_operator()?;
+            let right = self.label_condition()?;
+            left = LabelFilter::And(left.into(), right.into());
+        }
+    }
+
+    fn label_condition(&mut self) -> Result<LabelFilter> {
+        if self.take_symbol("(") {
+            let inner = self.nested(Self::label_filter)?;
+            self.expect_symbol(")")?;
+            return Ok(inner);
+        }
+        // Comparisons with numbers, durations, sizes and ip() need conversions that are not there yet.
+        let third = self.tokens.get(self.at + 2).map(|t| &t.token);
+        let compared = match (self.peek_second(), third) {
+            (Token::Symbol("==" | ">" | ">=" | "<" | "<="), _) => true,
+            (
+                Token::Symbol("=" | "!="),
+                Some(Token::Number(_) | Token::Duration(_) | Token::Bytes(_)),
+            ) => true,
+            (Token::Symbol("=" | "!="), Some(Token::Identifier(i))) => i.eq_ignore_ascii_case("ip"),
+            _ => false,
+        };
+        if compared {
+            return Err(self.unsupported("the label filter with a number, duration, size or ip()"));
+        }
+        Ok(LabelFilter::Matcher(self.matcher()?))
     }
 
     fn line_filter(&mut self, op: LineFilterOp) -> Result<LineFilter> {
@@ -680,187 +776,5 @@ fn binary(
     }
 }
 
-/// The token names of the reference's parser, which clients show.
-fn describe(token: &Token) -> String {
-    match token {
-        Token::Identifier(i) if RESERVED.iter().any(|r| r.eq_ignore_ascii_case(i)) => {
-            i.to_ascii_lowercase()
-        }
-        Token::Identifier(_) => "IDENTIFIER".into(),
-        Token::String(_) => "STRING".into(),
-        Token::Number(_) => "NUMBER".into(),
-        Token::Duration(_) => "DURATION".into(),
-        Token::Range(_) => "RANGE".into(),
-        Token::Symbol(s) => (*s).into(),
-        Token::End => "$end".into(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> Error {
-        match parse(text) {
-            Err(e) => e,
-            Ok(q) => panic!("{text} must be refused: {q:?}"),
-        }
-    }
-
-    #[test]
-    fn log_queries() {
-        for text in [
-            r#"{a="b"}"#,
-            r#"{a="b", c=~".+"} |= "x" != "y" |~ `z\d` !~ "w""#,
-            r#"{a="b"} |= "x" or "y" or `z` != "q""#,
-            r#"({a="b"} |= "x")"#,
-            "{rate=\"x\", sum!=\"\"} # comment",
-        ] {
-            assert!(
-                matches!(parse(text), Ok(Query::Log(_))),
-                "{text}: {:?}",
-                parse(text).err()
-            );
-        }
-    }
-
-    #[test]
-    fn metric_queries() {
-        for text in [
-            "1+1",
-            "vector(1)+vector(1)",
-            r#"count_over_time({a="b"}[5m])"#,
-            r#"rate({a="b"} |= "x" [1m] offset 5m)"#,
-            r#"rate({a="b"}[1m] offset -5m |= "x")"#,
-            r#"rate(({a="b"} |= "x")[1m])"#,
-            r#"bytes_rate(({a="b"}[1m]))"#,
-            r#"SUM BY (x, y) (RATE({a="b"}[1m]))"#,
-            r#"sum(rate({a="b"}[1m])) without (x)"#,
-            r#"topk by (x) (5, sum by (x, y) (rate({a="b"}[1m])))"#,
-            r#"sum(rate({a="b"}[1m])) / on (x) group_left (y) sum(rate({c="d"}[1m])) > bool 0.5"#,
-            r#"sum(rate({a="b"}[1m])) or vector(0)"#,
-            r#"sort_desc(count(rate({a="b"}[1m])))"#,
-        ] {
-            assert!(
-                matches!(parse(text), Ok(Query::Metric(_))),
-                "{text}: {:?}",
-                parse(text).err()
-            );
-        }
-    }
-
-    #[test]
-    fn precedence() {
-        let number = |text: &str| match parse(text) {
-            Ok(Query::Metric(MetricExpr::Number(v))) => v,
-            other => panic!("{text}: {other:?}"),
-        };
-        assert_eq!(number("1 + 2 * 3 ^ 2"), 19.0);
-        assert_eq!(number("2 ^ 3 ^ 2"), 512.0);
-        assert_eq!(number("-2 ^ 2"), 4.0);
-        assert_eq!(number("(1 + 2) * 3 - -1"), 10.0);
-        assert_eq!(number("2 > 1"), 1.0);
-        assert!(number("1/0").is_nan() && number("1%0").is_nan());
-    }
-
-    #[test]
-    fn errors_as_loki_words_them() {
-        for (text, want) in [
-            (
-                "{app=",
-                "parse error at line 1, col 6: syntax error: unexpected $end",
-            ),
-            (
-                "",
-                "parse error at line 1, col 1: syntax error: unexpected $end",
-            ),
-            (
-                "{a=\"b\"} foo",
-                "parse error at line 1, col 9: syntax error: unexpected IDENTIFIER",
-            ),
-            (
-                "{}",
-                "queries require at least one regexp or equality matcher",
-            ),
-            (
-                "{a!=\"x\"}",
-                "queries require at least one regexp or equality matcher",
-            ),
-            (
-                "{a=~\".*\"}",
-                "queries require at least one regexp or equality matcher",
-            ),
-            ("{a=~\"(\"}", "error parsing regexp"),
-            ("{a=\"b\",}", "unexpected }"),
-            ("{a==\"b\"}", "unexpected =="),
-            ("{by=\"b\"}", "unexpected by"),
-            ("rate({a=\"b\"})", "expecting RANGE"),
-            (
-                "rate({a=\"b\"}[5m]) by (x)",
-                "grouping not allowed for rate aggregation",
-            ),
-            (
-                "sum(3, rate({a=\"b\"}[5m]))",
-                "unsupported parameter for operation sum(3,",
-            ),
-            (
-                "topk(0, rate({a=\"b\"}[5m]))",
-                "invalid parameter (must be greater than 0) topk(0",
-            ),
-            ("sum({a=\"b\"})", "expecting a metric query"),
-            ("--1", "unexpected --"),
-            (
-                "vector(1) or 1",
-                "unexpected literal for right leg of logical/set binary operation (or): 1.000000",
-            ),
-        ] {
-            let e = error(text);
-            assert_eq!(e.kind, ErrorKind::Invalid, "{text}");
-            assert!(e.message.contains(want), "{text}: {}", e.message);
-        }
-    }
-
-    #[test]
-    fn what_is_missing_says_so() {
-        for (text, what) in [
-            ("{a=\"b\"} | json", "the stage json"),
-            ("{a=\"b\"} | logfmt | x=\"y\"", "the stage logfmt"),
-            ("{a=\"b\"} | x > 5", "the label filter"),
-            ("{a=\"b\"} |> \"<_>\"", "the pattern filter"),
-            ("{a=\"b\"} |= ip(\"1.2.3.4\")", "the ip() filter"),
-            (
-                "sum_over_time({a=\"b\"} | unwrap x [5m])",
-                "the function sum_over_time",
-            ),
-            (
-                "label_replace(vector(1), \"a\", \"b\", \"c\", \"d\")",
-                "the function label_replace",
-            ),
-        ] {
-            let e = error(text);
-            assert_eq!(e.kind, ErrorKind::Unsupported, "{text}: {}", e.message);
-            assert!(
-                e.message.contains(what) && e.message.contains("not available"),
-                "{text}: {}",
-                e.message
-            );
-        }
-    }
-
-    #[test]
-    fn nesting_is_bounded() {
-        let deep = format!("{}1{}", "(".repeat(50_000), ")".repeat(50_000));
-        assert!(error(&deep).message.contains("nested deeper"));
-        let chain = "1 ^ ".repeat(30_000) + "1";
-        assert!(error(&chain).message.contains("nested deeper"));
-    }
-
-    #[test]
-    fn selectors_only() {
-        assert_eq!(parse_selector("{a=\"b\"}").map(|m| m.len()).ok(), Some(1));
-        assert_eq!(
-            parse_selector("{a=\"b\"} |= \"x\"").unwrap_err().message,
-            "only label matchers are supported"
-        );
-    }
-}
+mod tests;

@@ -246,3 +246,85 @@ async fn the_memory_budget_holds() {
         .unwrap_err();
     assert!(e.message.contains("limits.query-memory"), "{e}");
 }
+
+fn tagged() -> Arc<MemoryEntries> {
+    let store = MemoryEntries::new();
+    let t = TenantId::anonymous();
+    let lines = (1..=12).map(|i| LogEntry {
+        metadata: Labels::from_pairs([
+            ("level", if i % 3 == 0 { "error" } else { "info" }),
+            ("app", "hidden"),
+        ]),
+        ..entry(i * S, format!("line {i}"))
+    });
+    store.push(&t, Labels::from_pairs([("app", "x")]), lines);
+    store
+}
+
+async fn tagged_instant(query: &str) -> Vec<(String, f64)> {
+    match run(&*tagged(), query, Grid::instant(12 * S), true)
+        .await
+        .expect(query)
+    {
+        MetricResult::Scalar(_, v) => vec![("scalar".into(), v)],
+        MetricResult::Series(s) => s
+            .into_iter()
+            .map(|s| (s.labels.to_string(), s.points[0].1))
+            .collect(),
+    }
+}
+
+#[tokio::test]
+async fn stages_work_on_stream_labels_and_metadata() {
+    let q = r#"sum by (level) (count_over_time({app="x"} | drop __error__ [1m]))"#;
+    assert_eq!(
+        tagged_instant(q).await,
+        [
+            (r#"{level="error"}"#.to_owned(), 4.0),
+            (r#"{level="info"}"#.to_owned(), 8.0)
+        ]
+    );
+    let q = r#"count_over_time({app="x"} | level="error" [1m])"#;
+    assert_eq!(
+        tagged_instant(q).await,
+        one(r#"{app="x", app_extracted="hidden", level="error"}"#, 4.0)
+    );
+    let q = r#"sum(count_over_time({app="x"} | level!="error", app_extracted=~"hid.*" [1m]))"#;
+    assert_eq!(tagged_instant(q).await, one("{}", 8.0));
+    let q = r#"count_over_time({app="x"} | drop level, app_extracted="other" | keep app [1m])"#;
+    assert_eq!(tagged_instant(q).await, one(r#"{app="x"}"#, 12.0));
+    let q = r#"count_over_time({app="x"} | nothing="" and (level="error" or level="none") [1m])"#;
+    assert_eq!(tagged_instant(q).await[0].1, 4.0);
+}
+
+#[tokio::test]
+async fn absence() {
+    let q = r#"absent_over_time({app="none", a=~"b", c="1", c!="2"}[5s])"#;
+    assert_eq!(tagged_instant(q).await, one(r#"{app="none"}"#, 1.0));
+    assert_eq!(
+        tagged_instant(r#"absent_over_time({app="x"}[5s])"#).await,
+        []
+    );
+    let grid = Grid::range(0, 20 * S, 10 * S).unwrap();
+    let MetricResult::Series(s) = run(
+        &*tagged(),
+        r#"absent_over_time({app="x"}[5s])"#,
+        grid,
+        false,
+    )
+    .await
+    .unwrap() else {
+        panic!("a range has series")
+    };
+    assert_eq!(s[0].points, [(0, 1.0), (20 * S, 1.0)]);
+}
+
+#[tokio::test]
+async fn long_chains_do_not_overflow_the_stack() {
+    let sum = vec!["vector(1)"; 490].join("+");
+    assert_eq!(instant(&sum, 0).await, one("{}", 490.0));
+    let nested = format!("{}vector(1){}", "sum(".repeat(45), ")".repeat(45));
+    assert_eq!(instant(&nested, 0).await, one("{}", 1.0));
+    let right = format!("{}vector(1){}", "vector(1)+(".repeat(45), ")".repeat(45));
+    assert_eq!(instant(&right, 0).await, one("{}", 46.0));
+}

@@ -196,7 +196,7 @@ impl Block {
     pub fn merge_equal_rows(&mut self) -> std::result::Result<(), Labels> {
         let mut first: HashMap<Labels, usize> = HashMap::with_capacity(self.rows.len());
         let mut merged = vec![false; self.rows.len()];
-        for i in 0..self.rows.len() {
+        for (i, merged) in merged.iter_mut().enumerate() {
             let labels = self.rows[i].labels.clone();
             match first.get(&labels) {
                 None => {
@@ -213,7 +213,7 @@ impl Block {
                             *t = *v;
                         }
                     }
-                    merged[i] = true;
+                    *merged = true;
                 }
             }
         }

@@ -420,10 +420,7 @@ mod tests {
             [r#"{a="1", i="x", v="old"} 10"#, r#"{a="1", i="y"} 10"#]
         );
         let m = on(&["a"], Cardinality::ManyToOne, &["i"]);
-        assert!(matches!(
-            join(&ctx, &many, &one, BinaryOp::Sub, false, &m),
-            Ok(_)
-        ));
+        assert!(join(&ctx, &many, &one, BinaryOp::Sub, false, &m).is_ok());
         let clash = block(
             &ctx,
             &[
