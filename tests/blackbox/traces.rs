@@ -139,7 +139,7 @@ async fn search_by_tags_and_by_traceql() {
             10,
             "flushed {flushed}"
         );
-        assert_eq!(find(vec![("tags", "n=7")]).await, ["107"]);
+        assert_eq!(find(vec![("tags", "n=13")]).await, ["10d"]);
         assert_eq!(
             find(vec![(
                 "q",

@@ -80,11 +80,11 @@ pub fn all(
         ),
         otlp_grpc: finish(
             "otlp-grpc",
-            otlp::grpc_router(otlp.clone()).merge(ops("OTLP gRPC receiver", &[], otlp::GRPC_LINKS)),
+            otlp::grpc_router(otlp.clone()).merge(ops("OTLP gRPC receiver", &[Signal::Traces], otlp::GRPC_LINKS)),
         ),
         otlp_http: finish(
             "otlp-http",
-            otlp::http_router(otlp).merge(ops("OTLP HTTP receiver", &[], otlp::HTTP_LINKS)),
+            otlp::http_router(otlp).merge(ops("OTLP HTTP receiver", &[Signal::Traces], otlp::HTTP_LINKS)),
         ),
     }
 }

@@ -3,7 +3,7 @@
 //! Refusals that a retry may cure are errors with a retry hint, as OpenTelemetry senders expect; refusals for good
 //! are a partial success, so that senders drop what cannot be stored and go on.
 
-mod grpc;
+pub(crate) mod grpc;
 mod http;
 
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! Errors are plain text. JSON bodies are proto3 JSON as Tempo writes it: defaults left out, 64-bit integers as
 //! strings, ids in trace bodies base64; Grafana decodes searches strictly, so nothing may be added.
 
-//TMP mod search;
-//TMP mod streaming;
+mod search;
+mod streaming;
 mod trace;
 
 use std::sync::Arc;
@@ -40,15 +40,15 @@ pub const LINKS: &[(&str, &str)] = &[
 const TEMPO_LEVEL: &str = "2.9.0";
 
 pub fn router(tempo: Tempo) -> Router {
-    //TMP let streaming = StreamingQuerierServer::new(streaming::Querier { tempo: tempo.clone() });
+    let streaming = StreamingQuerierServer::new(streaming::Querier { tempo: tempo.clone() });
     let http = Router::new()
         .route("/api/traces/{id}", get(trace::v1))
         .route("/api/v2/traces/{id}", get(trace::v2))
-        //TMP .route("/api/search", get(search::search))
+        .route("/api/search", get(search::search))
         .route("/api/echo", get(echo))
         .route("/api/status/buildinfo", get(buildinfo))
         .with_state(tempo);
-    http
+    http.merge(Router::new().route_service("/tempopb.StreamingQuerier/{method}", streaming))
 }
 
 async fn echo() -> Response {
