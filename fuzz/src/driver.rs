@@ -56,9 +56,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 fn replay_command(target: &str, seed: u64, iteration: u64) -> String {
-    format!(
-        "cargo run -p trilith-fuzz -- {target} --seed {seed} --start {iteration} --iterations 1"
-    )
+    format!("cargo run -p trilith-fuzz -- {target} --seed {seed} --start {iteration} --iterations 1")
 }
 
 /// Runs the plan; first every seed and corpus file unchanged when it starts at 0. Returns the iterations done.
@@ -72,23 +70,15 @@ pub fn run(target: Target, plan: Plan) -> Result<u64, Failure> {
     let watch = Watch::start(target.name, plan.seed);
     if plan.start == 0 {
         for (i, seed) in seeds.iter().enumerate() {
-            one_input(target, seed).map_err(|reason| {
-                failure(
-                    target,
-                    plan.seed,
-                    0,
-                    format!("on seed input {i}: {reason}"),
-                    seed,
-                )
-            })?;
+            one_input(target, seed)
+                .map_err(|reason| failure(target, plan.seed, 0, format!("on seed input {i}: {reason}"), seed))?;
         }
     }
     for done in 0..plan.iterations {
         let iteration = plan.start.saturating_add(done);
         watch.iteration.store(iteration, Ordering::Relaxed);
         let bytes = input(&seeds, &mut Random::new(plan.seed, iteration));
-        one_input(target, &bytes)
-            .map_err(|reason| failure(target, plan.seed, iteration, reason, &bytes))?;
+        one_input(target, &bytes).map_err(|reason| failure(target, plan.seed, iteration, reason, &bytes))?;
         if plan.time.is_some_and(|time| began.elapsed() > time) {
             return Ok(done + 1);
         }
@@ -110,17 +100,13 @@ pub fn one_input(target: Target, bytes: &[u8]) -> Result<(), String> {
         return Err(format!("panic: {text}"));
     }
     if peak > PEAK_BYTES_MAX {
-        return Err(format!(
-            "{peak} bytes allocated for an input of {}",
-            bytes.len()
-        ));
+        return Err(format!("{peak} bytes allocated for an input of {}", bytes.len()));
     }
     Ok(())
 }
 
 fn failure(target: Target, seed: u64, iteration: u64, reason: String, bytes: &[u8]) -> Failure {
-    let path =
-        std::env::temp_dir().join(format!("trilith-fuzz-{}-{seed}-{iteration}", target.name));
+    let path = std::env::temp_dir().join(format!("trilith-fuzz-{}-{seed}-{iteration}", target.name));
     let saved = std::fs::write(&path, bytes).is_ok().then_some(path);
     Failure {
         target: target.name,
@@ -133,18 +119,13 @@ fn failure(target: Target, seed: u64, iteration: u64, reason: String, bytes: &[u
 
 /// Inputs worth keeping, in the order of their names.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     paths.sort();
-    paths
-        .iter()
-        .filter_map(|path| std::fs::read(path).ok())
-        .collect()
+    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
 }
 
 /// A thread that ends the process when one input takes too long: a loop cannot be stopped otherwise.

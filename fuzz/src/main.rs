@@ -37,8 +37,7 @@ fn main() -> anyhow::Result<()> {
         }
         return Ok(());
     };
-    let target = target(&name)
-        .with_context(|| format!("there is no target {name}; run without one for the list"))?;
+    let target = target(&name).with_context(|| format!("there is no target {name}; run without one for the list"))?;
     if let Some(path) = arguments.input {
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
         return one_input(target, &bytes).map_err(|reason| anyhow!(reason));
@@ -51,9 +50,6 @@ fn main() -> anyhow::Result<()> {
         time,
     };
     let done = run(target, plan)?;
-    println!(
-        "{name}: {done} iterations from {} with seed {}",
-        plan.start, plan.seed
-    );
+    println!("{name}: {done} iterations from {} with seed {}", plan.start, plan.seed);
     Ok(())
 }

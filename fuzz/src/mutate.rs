@@ -76,9 +76,7 @@ const TOKENS: [&[u8]; 24] = [
 /// The input of one iteration.
 pub fn input(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     if seeds.is_empty() || random.below(16) == 0 {
-        return (0..random.below(512))
-            .map(|_| random.next() as u8)
-            .collect();
+        return (0..random.below(512)).map(|_| random.next() as u8).collect();
     }
     let mut bytes = seeds[random.below(seeds.len())].clone();
     for _ in 0..=random.below(6) {
@@ -102,9 +100,7 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
             bytes.drain(at..end.min(at + 64));
         }
         4 => {
-            let new: Vec<u8> = (0..=random.below(16))
-                .map(|_| random.next() as u8)
-                .collect();
+            let new: Vec<u8> = (0..=random.below(16)).map(|_| random.next() as u8).collect();
             bytes.splice(at..at, new);
         }
         5 => {
@@ -123,9 +119,7 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
         7 => overwrite_number(bytes, at, random),
         8 => {
             // A length a little off.
-            bytes[at] = bytes[at]
-                .wrapping_add(random.below(5) as u8)
-                .wrapping_sub(2);
+            bytes[at] = bytes[at].wrapping_add(random.below(5) as u8).wrapping_sub(2);
         }
         9 => {
             let token = TOKENS[random.below(TOKENS.len())];
@@ -147,11 +141,7 @@ fn overwrite_number(bytes: &mut [u8], at: usize, random: &mut Random) {
     let width = [1, 2, 4, 8][random.below(4)].min(bytes.len() - at);
     let little = number.to_le_bytes();
     for i in 0..width {
-        let from = if random.below(2) == 0 {
-            i
-        } else {
-            width - 1 - i
-        };
+        let from = if random.below(2) == 0 { i } else { width - 1 - i };
         bytes[at + i] = little[from];
     }
 }
@@ -173,9 +163,7 @@ mod tests {
     #[test]
     fn inputs_differ() {
         let seeds = vec![vec![0u8; 100]];
-        let distinct: std::collections::HashSet<_> = (0..200)
-            .map(|i| input(&seeds, &mut Random::new(7, i)))
-            .collect();
+        let distinct: std::collections::HashSet<_> = (0..200).map(|i| input(&seeds, &mut Random::new(7, i))).collect();
         assert!(distinct.len() > 190, "{}", distinct.len());
     }
 }

@@ -7,11 +7,7 @@ use trilith_traces::batch::{Batch, to_payload};
 
 /// For formats whose valid inputs are short enough to be found from random bytes.
 pub fn none() -> Vec<Vec<u8>> {
-    vec![
-        vec![0; 64],
-        (0..128).collect(),
-        vec![1, 2, 1, 0, 3, 1, 1, 4],
-    ]
+    vec![vec![0; 64], (0..128).collect(), vec![1, 2, 1, 0, 3, 1, 1, 4]]
 }
 
 fn texts(all: &[&str]) -> Vec<Vec<u8>> {
@@ -46,8 +42,7 @@ fn span_batches() -> Vec<Batch> {
         content_encoding: None,
     };
     let decode = |body: Vec<u8>| {
-        let decoded = trilith_ingest::decode_otlp_traces(body.into(), &headers, &Limits::default())
-            .expect("valid");
+        let decoded = trilith_ingest::decode_otlp_traces(body.into(), &headers, &Limits::default()).expect("valid");
         Batch::encode(&decoded.batch).expect("valid")
     };
     trilith_ingest::fuzzing::seeds::otlp_traces_protobuf()
@@ -57,17 +52,11 @@ fn span_batches() -> Vec<Batch> {
 }
 
 pub fn trace_payload() -> Vec<Vec<u8>> {
-    span_batches()
-        .iter()
-        .map(|batch| to_payload(batch).to_vec())
-        .collect()
+    span_batches().iter().map(|batch| to_payload(batch).to_vec()).collect()
 }
 
 pub fn trace_batch() -> Vec<Vec<u8>> {
-    span_batches()
-        .iter()
-        .map(|batch| batch.as_bytes().to_vec())
-        .collect()
+    span_batches().iter().map(|batch| batch.as_bytes().to_vec()).collect()
 }
 
 pub fn index() -> Vec<Vec<u8>> {
@@ -80,9 +69,7 @@ pub fn index() -> Vec<Vec<u8>> {
                 ("instance", format!("host-{i}")),
                 ("job", format!("{}", i % 3)),
             ];
-            builder
-                .add(Labels::from_pairs(pairs).as_ref())
-                .expect("fits");
+            builder.add(Labels::from_pairs(pairs).as_ref()).expect("fits");
         }
         seeds.push(builder.finish().expect("fits"));
     }

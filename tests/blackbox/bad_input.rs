@@ -4,8 +4,7 @@ use prost::Message as _;
 use serde_json::json;
 
 use crate::harness::{
-    Options, PROTOBUF, Server, export_request, now_ns, push_request, series, snappy, span, stream,
-    write_request,
+    Options, PROTOBUF, Server, export_request, now_ns, push_request, series, snappy, span, stream, write_request,
 };
 
 const S: i64 = 1_000_000_000;
@@ -35,34 +34,10 @@ async fn malformed_bodies_are_refused() {
     let sn = ("Content-Encoding", "snappy");
     let cases: Vec<(&str, &str, Vec<(&str, &str)>, Vec<u8>, &[u16])> = vec![
         ("metrics", rw, vec![pb, sn], b"not snappy".to_vec(), &[400]),
-        (
-            "metrics",
-            rw,
-            vec![pb, sn],
-            snappy(b"\xff\xff\xff\xff"),
-            &[400],
-        ),
-        (
-            "metrics",
-            rw,
-            vec![pb, sn],
-            snappy_bomb.clone(),
-            &[400, 413],
-        ),
-        (
-            "metrics",
-            rw,
-            vec![("Content-Type", "text/plain"), sn],
-            vec![],
-            &[415],
-        ),
-        (
-            "metrics",
-            rw,
-            vec![pb, ("Content-Encoding", "zstd")],
-            vec![],
-            &[415],
-        ),
+        ("metrics", rw, vec![pb, sn], snappy(b"\xff\xff\xff\xff"), &[400]),
+        ("metrics", rw, vec![pb, sn], snappy_bomb.clone(), &[400, 413]),
+        ("metrics", rw, vec![("Content-Type", "text/plain"), sn], vec![], &[415]),
+        ("metrics", rw, vec![pb, ("Content-Encoding", "zstd")], vec![], &[415]),
         ("logs", push, vec![pb], b"not snappy".to_vec(), &[400]),
         ("logs", push, vec![pb], snappy(b"\xff\xff\xff\xff"), &[400]),
         ("logs", push, vec![pb], snappy_bomb, &[400, 413]),
@@ -93,36 +68,23 @@ async fn malformed_bodies_are_refused() {
             vec![],
             &[415],
         ),
-        (
-            "otlp-http",
-            "/v1/traces",
-            vec![pb, gz],
-            gzip_bomb,
-            &[400, 413],
-        ),
+        ("otlp-http", "/v1/traces", vec![pb, gz], gzip_bomb, &[400, 413]),
     ];
     for (listener, path, headers, body, want) in cases {
         let n = body.len();
-        let (status, text) = server
-            .post(listener, path, &headers, body)
-            .await
-            .expect("an answer");
+        let (status, text) = server.post(listener, path, &headers, body).await.expect("an answer");
         assert!(
             want.contains(&status),
             "{listener} {headers:?} {n} bytes: {status} {text}"
         );
         assert!(!text.is_empty(), "{listener} {headers:?}: a message");
     }
-    assert_eq!(
-        server.json("metrics", "/api/v1/labels", &[]).await["data"],
-        json!([])
-    );
+    assert_eq!(server.json("metrics", "/api/v1/labels", &[]).await["data"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn extreme_times_and_values_do_no_harm() {
-    let server =
-        Server::start_with(Options::default().arg("--limits.max-sample-future", "0")).await;
+    let server = Server::start_with(Options::default().arg("--limits.max-sample-future", "0")).await;
     for t in [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX] {
         let write = write_request(vec![series(&[("__name__", "edge")], &[(t, f64::NAN)])]);
         let (status, body) = server.write(&write).await.expect("an answer");
@@ -133,10 +95,7 @@ async fn extreme_times_and_values_do_no_harm() {
         let mut s = span(0xed6e, t as u64 | 1, "edge", 0, 0);
         s.start_time_unix_nano = t as u64;
         s.end_time_unix_nano = u64::MAX;
-        let (status, body) = server
-            .export(&export_request("s", vec![s]))
-            .await
-            .expect("an answer");
+        let (status, body) = server.export(&export_request("s", vec![s])).await.expect("an answer");
         assert!(status == 200 || status == 400, "{t}: {status} {body}");
     }
     server.flush().await;
@@ -195,12 +154,7 @@ async fn limits_answer_with_upstream_codes() {
     let server = Server::start_with(options).await;
     let t = now_ns() - 60 * S;
     let many: Vec<_> = (0..20)
-        .map(|i| {
-            series(
-                &[("__name__", "m"), ("i", &i.to_string())],
-                &[(t / 1_000_000, 1.0)],
-            )
-        })
+        .map(|i| series(&[("__name__", "m"), ("i", &i.to_string())], &[(t / 1_000_000, 1.0)]))
         .collect();
     let (status, body) = server.write(&write_request(many)).await.expect("an answer");
     assert_eq!(status, 429, "{body}");
@@ -225,18 +179,15 @@ async fn limits_answer_with_upstream_codes() {
             .expect("a body")
             .contains("maximum active stream limit exceeded")
     );
-    let many: Vec<_> = (0..20u64)
-        .map(|i| span(u128::from(i) + 1, 1, "x", t, 1))
-        .collect();
+    let many: Vec<_> = (0..20u64).map(|i| span(u128::from(i) + 1, 1, "x", t, 1)).collect();
     let (status, body) = server
         .export(&export_request("s", many.clone()))
         .await
         .expect("an answer");
     assert_eq!(status, 429, "{body}");
-    let mut grpc = trilith_proto::otlp::collector::trace::v1::trace_service_client::TraceServiceClient::connect(format!(
-        "http://{}",
-        server.address("otlp-grpc")
-    ))
+    let mut grpc = trilith_proto::otlp::collector::trace::v1::trace_service_client::TraceServiceClient::connect(
+        format!("http://{}", server.address("otlp-grpc")),
+    )
     .await
     .expect("connects");
     let refused = grpc

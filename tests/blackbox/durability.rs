@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::{
-    Options, Server, export_request, now_ns, push_request, series, span, stream, write_request,
-};
+use crate::harness::{Options, Server, export_request, now_ns, push_request, series, span, stream, write_request};
 
 const S: i64 = 1_000_000_000;
 
@@ -19,19 +17,9 @@ async fn push_all(server: &Server, base: i64, n: i64) -> bool {
         &[(base / 1_000_000 + n, n as f64)],
     )]);
     let line = format!("item {n}");
-    let push = push_request(vec![stream(
-        r#"{app="item"}"#,
-        &[(base + n, line.as_str())],
-    )]);
-    let export = export_request(
-        "item",
-        vec![span(77, n as u64 + 1, &format!("item {n}"), base + n, 1)],
-    );
-    let (a, b, c) = tokio::join!(
-        server.write(&write),
-        server.push(&push),
-        server.export(&export)
-    );
+    let push = push_request(vec![stream(r#"{app="item"}"#, &[(base + n, line.as_str())])]);
+    let export = export_request("item", vec![span(77, n as u64 + 1, &format!("item {n}"), base + n, 1)]);
+    let (a, b, c) = tokio::join!(server.write(&write), server.push(&push), server.export(&export));
     let code = |r: Result<(u16, String), reqwest::Error>| r.map(|(s, _)| s).unwrap_or(0);
     (code(a), code(b), code(c)) == (204, 204, 200)
 }
@@ -44,11 +32,7 @@ async fn assert_all(server: &Server, base: i64, n: usize, when: &str) {
         .first()
         .map(|(_, p)| p.iter().map(|(_, v)| *v).collect())
         .unwrap_or_default();
-    assert_eq!(
-        values,
-        (0..n).map(|i| i as f64).collect::<Vec<_>>(),
-        "metrics, {when}"
-    );
+    assert_eq!(values, (0..n).map(|i| i as f64).collect::<Vec<_>>(), "metrics, {when}");
     let lines: Vec<String> = server
         .all_lines("{app=\"item\"}", base, base + S)
         .await
@@ -64,11 +48,7 @@ async fn assert_all(server: &Server, base: i64, n: usize, when: &str) {
     spans.sort();
     spans.dedup();
     assert_eq!(spans.len(), n, "traces, {when}");
-    assert_eq!(
-        server.trace_spans(77).await.len(),
-        n,
-        "traces twice, {when}"
-    );
+    assert_eq!(server.trace_spans(77).await.len(), n, "traces twice, {when}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,9 +153,7 @@ async fn a_full_disk_refuses_pushes_and_recovers_by_itself() {
     let ballast = disk.fill();
 
     // A large push cannot fit any more: 503, and nothing of it remains.
-    let big: Vec<(i64, String)> = (0..4000)
-        .map(|i| (base + S / 2 + i, noise(i as u64)))
-        .collect();
+    let big: Vec<(i64, String)> = (0..4000).map(|i| (base + S / 2 + i, noise(i as u64))).collect();
     let entries: Vec<(i64, &str)> = big.iter().map(|(t, l)| (*t, l.as_str())).collect();
     let big = push_request(vec![stream(r#"{app="big"}"#, &entries)]);
     let (status, body) = server.push(&big).await.expect("an answer");
@@ -184,10 +162,7 @@ async fn a_full_disk_refuses_pushes_and_recovers_by_itself() {
         body.to_lowercase().contains("full") || body.to_lowercase().contains("space"),
         "{body}"
     );
-    let write = write_request(vec![series(
-        &[("__name__", "refused")],
-        &[(base / 1_000_000, 1.0)],
-    )]);
+    let write = write_request(vec![series(&[("__name__", "refused")], &[(base / 1_000_000, 1.0)])]);
     let (status, body) = server.write(&write).await.expect("an answer");
     // The record is small; it may still have fitted into the last page of the segment.
     assert!(status == 503 || status == 204, "{status} {body}");
@@ -211,10 +186,7 @@ async fn a_full_disk_refuses_pushes_and_recovers_by_itself() {
     server.spawn().await;
     assert_all(&server, base, n as usize, "after full disk and kill").await;
     assert_eq!(
-        server
-            .all_lines("{app=\"big\"}", base, base + S)
-            .await
-            .len(),
+        server.all_lines("{app=\"big\"}", base, base + S).await.len(),
         4000,
         "exactly once"
     );

@@ -81,9 +81,7 @@ pub fn command(options: &Options, data_dir: &Path) -> Command {
             command.args([&flag, "0"]);
         }
     }
-    command
-        .args(&options.args)
-        .envs(options.env.iter().cloned());
+    command.args(&options.args).envs(options.env.iter().cloned());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
@@ -159,10 +157,7 @@ impl Server {
 
     /// Starts the process again on the same data; addresses change.
     pub async fn spawn(&mut self) {
-        assert!(
-            self.try_spawn().await,
-            "the process ended before it was ready"
-        );
+        assert!(self.try_spawn().await, "the process ended before it was ready");
     }
 
     /// As `spawn`; false when the process ended before it was ready.
@@ -285,17 +280,9 @@ impl Server {
     }
 
     pub async fn get(&self, listener: &str, path: &str, query: &[(&str, &str)]) -> (u16, String) {
-        let url =
-            reqwest::Url::parse_with_params(&self.url(listener, path), query).expect("a valid URL");
-        let response = self
-            .with_tenant(self.http.get(url))
-            .send()
-            .await
-            .expect("an answer");
-        (
-            response.status().as_u16(),
-            response.text().await.expect("a body"),
-        )
+        let url = reqwest::Url::parse_with_params(&self.url(listener, path), query).expect("a valid URL");
+        let response = self.with_tenant(self.http.get(url)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
     /// GET that must answer 200 with JSON.
@@ -322,29 +309,20 @@ impl Server {
 
     pub async fn flush(&self) {
         for listener in ["metrics", "logs", "traces"] {
-            let (status, body) = self
-                .post(listener, "/-/flush", &[], vec![])
-                .await
-                .expect("an answer");
+            let (status, body) = self.post(listener, "/-/flush", &[], vec![]).await.expect("an answer");
             assert_eq!(status, 204, "flush of {listener}: {body}");
         }
     }
 
     pub async fn compact(&self) {
         for listener in ["metrics", "logs", "traces"] {
-            let (status, body) = self
-                .post(listener, "/-/compact", &[], vec![])
-                .await
-                .expect("an answer");
+            let (status, body) = self.post(listener, "/-/compact", &[], vec![]).await.expect("an answer");
             assert_eq!(status, 204, "compaction of {listener}: {body}");
         }
     }
 
     /// Remote write 1.0.
-    pub async fn write(
-        &self,
-        request: &prometheus::WriteRequest,
-    ) -> Result<(u16, String), reqwest::Error> {
+    pub async fn write(&self, request: &prometheus::WriteRequest) -> Result<(u16, String), reqwest::Error> {
         let body = snappy(&request.encode_to_vec());
         let headers = [
             ("Content-Type", PROTOBUF),
@@ -355,25 +333,14 @@ impl Server {
     }
 
     /// Loki push, protobuf.
-    pub async fn push(
-        &self,
-        request: &logproto::PushRequest,
-    ) -> Result<(u16, String), reqwest::Error> {
+    pub async fn push(&self, request: &logproto::PushRequest) -> Result<(u16, String), reqwest::Error> {
         let body = snappy(&request.encode_to_vec());
-        self.post(
-            "logs",
-            "/loki/api/v1/push",
-            &[("Content-Type", PROTOBUF)],
-            body,
-        )
-        .await
+        self.post("logs", "/loki/api/v1/push", &[("Content-Type", PROTOBUF)], body)
+            .await
     }
 
     /// OTLP over HTTP, protobuf.
-    pub async fn export(
-        &self,
-        request: &ExportTraceServiceRequest,
-    ) -> Result<(u16, String), reqwest::Error> {
+    pub async fn export(&self, request: &ExportTraceServiceRequest) -> Result<(u16, String), reqwest::Error> {
         self.post(
             "otlp-http",
             "/v1/traces",
@@ -387,29 +354,14 @@ impl Server {
     pub async fn promql(&self, query: &str, time: f64) -> Vec<(Value, Vec<(f64, f64)>)> {
         let time = time.to_string();
         let v = self
-            .json(
-                "metrics",
-                "/api/v1/query",
-                &[("query", query), ("time", &time)],
-            )
+            .json("metrics", "/api/v1/query", &[("query", query), ("time", &time)])
             .await;
         series_of(&v)
     }
 
-    pub async fn promql_range(
-        &self,
-        query: &str,
-        start: f64,
-        end: f64,
-        step: f64,
-    ) -> Vec<(Value, Vec<(f64, f64)>)> {
+    pub async fn promql_range(&self, query: &str, start: f64, end: f64, step: f64) -> Vec<(Value, Vec<(f64, f64)>)> {
         let [start, end, step] = [start, end, step].map(|x| x.to_string());
-        let params = [
-            ("query", query),
-            ("start", &*start),
-            ("end", &*end),
-            ("step", &*step),
-        ];
+        let params = [("query", query), ("start", &*start), ("end", &*end), ("step", &*step)];
         series_of(&self.json("metrics", "/api/v1/query_range", &params).await)
     }
 
@@ -447,9 +399,7 @@ impl Server {
 
     /// All spans of a trace by the v2 endpoint: (span id, name).
     pub async fn trace_spans(&self, id: u128) -> Vec<(String, String)> {
-        let v = self
-            .json("traces", &format!("/api/v2/traces/{id:032x}"), &[])
-            .await;
+        let v = self.json("traces", &format!("/api/v2/traces/{id:032x}"), &[]).await;
         let spans = v["trace"]["resourceSpans"].as_array().into_iter().flatten();
         spans
             .flat_map(|r| r["scopeSpans"].as_array().into_iter().flatten())
@@ -472,10 +422,7 @@ fn text(v: &Value) -> String {
 
 pub fn series_of(v: &Value) -> Vec<(Value, Vec<(f64, f64)>)> {
     let point = |p: &Value| {
-        let value = p[1]
-            .as_str()
-            .expect("a value is a string")
-            .replace("+Inf", "inf");
+        let value = p[1].as_str().expect("a value is a string").replace("+Inf", "inf");
         (
             p[0].as_f64().expect("a time is a number"),
             value.parse::<f64>().expect("a value is a float"),
@@ -500,17 +447,12 @@ pub fn series_of(v: &Value) -> Vec<(Value, Vec<(f64, f64)>)> {
 }
 
 pub fn lines_of(v: &Value) -> Vec<(i64, String)> {
-    let streams = v["data"]["result"]
-        .as_array()
-        .expect("a list of streams")
-        .iter();
+    let streams = v["data"]["result"].as_array().expect("a list of streams").iter();
     streams
         .flat_map(|s| s["values"].as_array().expect("a list of entries"))
         .map(|e| {
             (
-                e[0].as_str()
-                    .and_then(|t| t.parse().ok())
-                    .expect("ns as text"),
+                e[0].as_str().and_then(|t| t.parse().ok()).expect("ns as text"),
                 text(&e[1]),
             )
         })
@@ -518,9 +460,7 @@ pub fn lines_of(v: &Value) -> Vec<(i64, String)> {
 }
 
 pub fn snappy(bytes: &[u8]) -> Vec<u8> {
-    snap::raw::Encoder::new()
-        .compress_vec(bytes)
-        .expect("fits into memory")
+    snap::raw::Encoder::new().compress_vec(bytes).expect("fits into memory")
 }
 
 pub fn now_ns() -> i64 {

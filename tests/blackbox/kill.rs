@@ -17,9 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::RwLock;
 use trilith_s3server::S3Server;
 
-use crate::harness::{
-    Options, Server, export_request, now_ns, push_request, series, span, stream, write_request,
-};
+use crate::harness::{Options, Server, export_request, now_ns, push_request, series, span, stream, write_request};
 use crate::storage::s3_options;
 
 const S: i64 = 1_000_000_000;
@@ -71,11 +69,7 @@ impl Worker {
                             .map(|n| (base / 1_000_000 + n as i64, n as f64))
                             .collect();
                         series(
-                            &[
-                                ("__name__", "kill"),
-                                ("worker", &worker),
-                                ("series", &s.to_string()),
-                            ],
+                            &[("__name__", "kill"), ("worker", &worker), ("series", &s.to_string())],
                             &samples,
                         )
                     })
@@ -86,12 +80,9 @@ impl Worker {
                 let lines: Vec<(i64, String)> = items
                     .map(|n| (base + n as i64 * 1000, format!("worker={worker} n={n}")))
                     .collect();
-                let entries: Vec<(i64, &str)> =
-                    lines.iter().map(|(t, l)| (*t, l.as_str())).collect();
+                let entries: Vec<(i64, &str)> = lines.iter().map(|(t, l)| (*t, l.as_str())).collect();
                 let labels = format!("{{kill=\"yes\", worker=\"{worker}\"}}");
-                server
-                    .push(&push_request(vec![stream(&labels, &entries)]))
-                    .await
+                server.push(&push_request(vec![stream(&labels, &entries)])).await
             }
             Kind::Traces => {
                 let trace = trace_id(self.id, b);
@@ -127,10 +118,7 @@ impl Worker {
             Kind::Traces => {
                 for b in 0..batches {
                     for (_, name) in server.trace_spans(trace_id(self.id, b)).await {
-                        found.push(
-                            name.parse()
-                                .unwrap_or_else(|_| panic!("not a span of ours: {name:?}")),
-                        );
+                        found.push(name.parse().unwrap_or_else(|_| panic!("not a span of ours: {name:?}")));
                     }
                 }
             }
@@ -141,11 +129,7 @@ impl Worker {
     async fn check(&self, server: &Server, base: i64) {
         let mut found = self.read(server, base).await;
         found.sort_unstable();
-        let twice: Vec<u64> = found
-            .windows(2)
-            .filter(|w| w[0] == w[1])
-            .map(|w| w[0])
-            .collect();
+        let twice: Vec<u64> = found.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
         assert!(
             twice.is_empty(),
             "{:?} worker {}: twice: {:?}",
@@ -170,9 +154,7 @@ impl Worker {
         );
         // A push is one record: all of it or nothing, also when its answer was lost.
         for b in 0..self.next.load(Ordering::Relaxed) {
-            let n = (b * BATCH..(b + 1) * BATCH)
-                .filter(|n| found.contains(n))
-                .count() as u64;
+            let n = (b * BATCH..(b + 1) * BATCH).filter(|n| found.contains(n)).count() as u64;
             assert!(
                 n == 0 || n == BATCH,
                 "{:?} worker {}: batch {b} is there by {n} of {BATCH}",
@@ -188,10 +170,7 @@ fn trace_id(worker: u64, batch: u64) -> u128 {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 async fn kill_loop(options: Options, kills: u64, items: u64, seed: u64) {

@@ -63,32 +63,15 @@ async fn pushes_in_every_encoding_come_back_exact() {
                 .into_iter()
                 .map(|(_, l)| l)
                 .collect();
-            assert_eq!(
-                lines,
-                [format!("plain {enc}"), second.to_owned()],
-                "flushed {flushed}"
-            );
+            assert_eq!(lines, [format!("plain {enc}"), second.to_owned()], "flushed {flushed}");
         }
     }
     let v = server
-        .json(
-            "logs",
-            "/loki/api/v1/labels",
-            &[("start", &base.to_string())],
-        )
+        .json("logs", "/loki/api/v1/labels", &[("start", &base.to_string())])
         .await;
-    assert!(
-        v["data"]
-            .as_array()
-            .expect("a list")
-            .contains(&json!("enc"))
-    );
+    assert!(v["data"].as_array().expect("a list").contains(&json!("enc")));
     let v = server
-        .json(
-            "logs",
-            "/loki/api/v1/label/enc/values",
-            &[("start", &base.to_string())],
-        )
+        .json("logs", "/loki/api/v1/label/enc/values", &[("start", &base.to_string())])
         .await;
     assert_eq!(v["data"], json!(["gzip", "json", "pb"]));
     let v = server
@@ -130,55 +113,31 @@ async fn filters_counts_limit_and_direction() {
                 ("direction", direction),
                 ("limit", limit),
             ];
-            let params: Vec<(String, String)> = params
-                .iter()
-                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-                .collect();
+            let params: Vec<(String, String)> =
+                params.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
             let server = &server;
             async move {
-                let params: Vec<(&str, &str)> = params
-                    .iter()
-                    .map(|(n, v)| (n.as_str(), v.as_str()))
-                    .collect();
-                lines_of(
-                    &server
-                        .json("logs", "/loki/api/v1/query_range", &params)
-                        .await,
-                )
+                let params: Vec<(&str, &str)> = params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                lines_of(&server.json("logs", "/loki/api/v1/query_range", &params).await)
             }
         };
         let newest = range("{app=\"x\"}", "backward", "3").await;
         assert_eq!(
-            newest
-                .iter()
-                .map(|(t, _)| (t - base) / S)
-                .collect::<Vec<_>>(),
+            newest.iter().map(|(t, _)| (t - base) / S).collect::<Vec<_>>(),
             [99, 98, 97]
         );
         let oldest = range("{app=\"x\"} |= \"error\"", "forward", "3").await;
         assert_eq!(
-            oldest
-                .iter()
-                .map(|(t, _)| (t - base) / S)
-                .collect::<Vec<_>>(),
+            oldest.iter().map(|(t, _)| (t - base) / S).collect::<Vec<_>>(),
             [0, 4, 8]
         );
         assert_eq!(
-            range(
-                "{app=\"x\"} |~ \"n=9[0-4]$\" != \"error\"",
-                "forward",
-                "100"
-            )
-            .await
-            .len(),
-            4
-        );
-        assert_eq!(
-            range("{app=~\".+\"} !~ \"info\"", "forward", "100")
+            range("{app=\"x\"} |~ \"n=9[0-4]$\" != \"error\"", "forward", "100")
                 .await
                 .len(),
-            25
+            4
         );
+        assert_eq!(range("{app=~\".+\"} !~ \"info\"", "forward", "100").await.len(), 25);
 
         let params = [
             (
@@ -200,9 +159,7 @@ async fn filters_counts_limit_and_direction() {
             ("end", &*end),
             ("step", "10"),
         ];
-        let v = server
-            .json("logs", "/loki/api/v1/query_range", &params)
-            .await;
+        let v = server.json("logs", "/loki/api/v1/query_range", &params).await;
         assert_eq!(v["data"]["resultType"], "matrix");
         assert!(series_of(&v)[0].1.iter().any(|(_, x)| *x == 1.0));
     }
@@ -212,10 +169,7 @@ async fn filters_counts_limit_and_direction() {
 async fn duplicates_are_kept_once_and_equal_times_in_order() {
     let server = Server::start().await;
     let t = now_ns() - 60 * S;
-    let request = push_request(vec![stream(
-        r#"{app="d"}"#,
-        &[(t, "b"), (t, "a"), (t, "c"), (t, "a")],
-    )]);
+    let request = push_request(vec![stream(r#"{app="d"}"#, &[(t, "b"), (t, "a"), (t, "c"), (t, "a")])]);
     for _ in 0..2 {
         // The second push is a client's retry after a lost answer.
         assert_eq!(server.push(&request).await.expect("an answer").0, 204);
@@ -233,9 +187,7 @@ async fn duplicates_are_kept_once_and_equal_times_in_order() {
                 ("end", &*end),
                 ("direction", direction),
             ];
-            let v = server
-                .json("logs", "/loki/api/v1/query_range", &params)
-                .await;
+            let v = server.json("logs", "/loki/api/v1/query_range", &params).await;
             let got: Vec<String> = lines_of(&v).into_iter().map(|(_, l)| l).collect();
             assert_eq!(got, want, "flushed {flushed}");
         }
@@ -259,11 +211,7 @@ async fn grafana_health_check_and_errors() {
             vec![("query", "{app=")],
             "parse error at line 1, col",
         ),
-        (
-            "/loki/api/v1/query_range",
-            vec![("query", "{}")],
-            "at least one",
-        ),
+        ("/loki/api/v1/query_range", vec![("query", "{}")], "at least one"),
         (
             "/loki/api/v1/query_range",
             vec![("query", "{a=\"b\"}"), ("limit", "0")],

@@ -3,10 +3,7 @@
 //!
 //! Every test starts its own processes on free ports and temporary directories, so all run in parallel.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "tests report what they skip and which seed they ran"
-)]
+#![allow(clippy::print_stderr, reason = "tests report what they skip and which seed they ran")]
 
 mod bad_input;
 mod durability;

@@ -6,26 +6,15 @@ use crate::harness::{Server, now_ns, series, write_request};
 async fn seeded(server: &Server) -> i64 {
     let end_s = now_ns() / 1_000_000_000 / 60 * 60;
     let times: Vec<i64> = (0..=40).map(|i| (end_s - 600 + i * 15) * 1000).collect();
-    let counter: Vec<(i64, f64)> = times
-        .iter()
-        .map(|t| (*t, (*t / 1000 - end_s + 600) as f64))
-        .collect();
+    let counter: Vec<(i64, f64)> = times.iter().map(|t| (*t, (*t / 1000 - end_s + 600) as f64)).collect();
     let gauge: Vec<(i64, f64)> = times.iter().map(|t| (*t, 0.5)).collect();
     let request = write_request(vec![
         series(
-            &[
-                ("__name__", "requests_total"),
-                ("instance", "a"),
-                ("job", "web"),
-            ],
+            &[("__name__", "requests_total"), ("instance", "a"), ("job", "web")],
             &counter,
         ),
         series(
-            &[
-                ("__name__", "requests_total"),
-                ("instance", "b"),
-                ("job", "web"),
-            ],
+            &[("__name__", "requests_total"), ("instance", "b"), ("job", "web")],
             &counter,
         ),
         series(&[("__name__", "load"), ("instance", "a")], &gauge),
@@ -44,32 +33,27 @@ async fn remote_write_then_queries() {
         if flushed {
             server.flush().await;
         }
-        let got = server
-            .promql("sum by (job) (rate(requests_total[5m]))", end)
-            .await;
+        let got = server.promql("sum by (job) (rate(requests_total[5m]))", end).await;
         assert_eq!(got.len(), 1, "flushed {flushed}");
         assert_eq!(got[0].0, serde_json::json!({"job": "web"}));
         // Extrapolation rounds.
-        assert!(got[0].1[0].0 == end && (got[0].1[0].1 - 2.0).abs() < 1e-9, "{:?}", got[0].1);
+        assert!(
+            got[0].1[0].0 == end && (got[0].1[0].1 - 2.0).abs() < 1e-9,
+            "{:?}",
+            got[0].1
+        );
 
         let got = server.promql("load{instance=~\"a|x\"} * 4", end).await;
         assert_eq!(got[0].1, [(end, 2.0)]);
         let got = server
             .promql_range("requests_total{instance=\"b\"}", end - 30.0, end, 15.0)
             .await;
-        assert_eq!(
-            got[0].1,
-            [(end - 30.0, 570.0), (end - 15.0, 585.0), (end, 600.0)]
-        );
+        assert_eq!(got[0].1, [(end - 30.0, 570.0), (end - 15.0, 585.0), (end, 600.0)]);
         assert_eq!(server.promql("1+1", 4.0).await[0].1, [(4.0, 2.0)]);
 
-        let names = server
-            .json("metrics", "/api/v1/label/__name__/values", &[])
-            .await;
+        let names = server.json("metrics", "/api/v1/label/__name__/values", &[]).await;
         assert_eq!(names["data"], serde_json::json!(["load", "requests_total"]));
-        let labels = server
-            .json("metrics", "/api/v1/labels", &[("match[]", "load")])
-            .await;
+        let labels = server.json("metrics", "/api/v1/labels", &[("match[]", "load")]).await;
         assert_eq!(labels["data"], serde_json::json!(["__name__", "instance"]));
         let found = server
             .json(
@@ -91,12 +75,7 @@ async fn form_posts_and_errors_look_like_prometheus() {
     seeded(&server).await;
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
     let (status, body) = server
-        .post(
-            "metrics",
-            "/api/v1/query?time=4",
-            &form,
-            b"query=1%2B1".to_vec(),
-        )
+        .post("metrics", "/api/v1/query?time=4", &form, b"query=1%2B1".to_vec())
         .await
         .expect("an answer");
     assert_eq!(status, 200);
@@ -108,12 +87,7 @@ async fn form_posts_and_errors_look_like_prometheus() {
     let cases = [
         ("/api/v1/query", vec![], 400, "bad_data"),
         ("/api/v1/query", vec![("query", "sum(")], 400, "bad_data"),
-        (
-            "/api/v1/query",
-            vec![("query", "up"), ("time", "x")],
-            400,
-            "bad_data",
-        ),
+        ("/api/v1/query", vec![("query", "up"), ("time", "x")], 400, "bad_data"),
         (
             "/api/v1/query_range",
             vec![("query", "up"), ("start", "2"), ("end", "1"), ("step", "1")],
@@ -128,23 +102,13 @@ async fn form_posts_and_errors_look_like_prometheus() {
         ),
         (
             "/api/v1/query_range",
-            vec![
-                ("query", "up"),
-                ("start", "0"),
-                ("end", "11001"),
-                ("step", "1"),
-            ],
+            vec![("query", "up"), ("start", "0"), ("end", "11001"), ("step", "1")],
             400,
             "bad_data",
         ),
         (
             "/api/v1/query_range",
-            vec![
-                ("query", "up[5m]"),
-                ("start", "0"),
-                ("end", "1"),
-                ("step", "1"),
-            ],
+            vec![("query", "up[5m]"), ("start", "0"), ("end", "1"), ("step", "1")],
             400,
             "bad_data",
         ),
@@ -166,24 +130,16 @@ async fn form_posts_and_errors_look_like_prometheus() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_is_kept() {
     let mut server = Server::start().await;
-    let mut request = write_request(vec![series(
-        &[("__name__", "m_total")],
-        &[(now_ns() / 1_000_000, 1.0)],
-    )]);
-    request
-        .metadata
-        .push(trilith_proto::prometheus::MetricMetadata {
-            r#type: 1,
-            metric_family_name: "m_total".into(),
-            help: "Counts.".into(),
-            unit: String::new(),
-        });
+    let mut request = write_request(vec![series(&[("__name__", "m_total")], &[(now_ns() / 1_000_000, 1.0)])]);
+    request.metadata.push(trilith_proto::prometheus::MetricMetadata {
+        r#type: 1,
+        metric_family_name: "m_total".into(),
+        help: "Counts.".into(),
+        unit: String::new(),
+    });
     assert_eq!(server.write(&request).await.expect("an answer").0, 204);
     let want = serde_json::json!({"m_total": [{"type": "counter", "help": "Counts.", "unit": ""}]});
-    assert_eq!(
-        server.json("metrics", "/api/v1/metadata", &[]).await["data"],
-        want
-    );
+    assert_eq!(server.json("metrics", "/api/v1/metadata", &[]).await["data"], want);
     server.restart().await;
     assert_eq!(
         server.json("metrics", "/api/v1/metadata", &[]).await["data"],
@@ -204,14 +160,7 @@ async fn special_values_come_back_bit_exact() {
     let server = Server::start().await;
     let t = now_ns() / 1_000_000_000;
     let stale = f64::from_bits(0x7ff0_0000_0000_0002);
-    let values = [
-        f64::INFINITY,
-        f64::NEG_INFINITY,
-        5e-324,
-        f64::MAX,
-        f64::NAN,
-        stale,
-    ];
+    let values = [f64::INFINITY, f64::NEG_INFINITY, 5e-324, f64::MAX, f64::NAN, stale];
     let samples: Vec<(i64, f64)> = values
         .iter()
         .enumerate()
@@ -238,13 +187,7 @@ async fn special_values_come_back_bit_exact() {
             .collect();
         assert_eq!(
             got,
-            [
-                "+Inf",
-                "-Inf",
-                "5e-324",
-                "1.7976931348623157e+308",
-                "NaN"
-            ],
+            ["+Inf", "-Inf", "5e-324", "1.7976931348623157e+308", "NaN"],
             "the marker ends the series and is not shown"
         );
     }
@@ -256,18 +199,19 @@ async fn own_metrics_page_is_valid() {
     seeded(&server).await;
     let (status, page) = server.get("metrics", "/metrics", &[]).await;
     assert_eq!(status, 200);
-    assert!(
-        page.contains("# TYPE trilith_wal_records_total counter"),
-        "{page}"
-    );
+    assert!(page.contains("# TYPE trilith_wal_records_total counter"), "{page}");
     let documented = include_str!("../../docs/own-metrics.md");
-    for family in page.lines().filter_map(|l| l.strip_prefix("# TYPE ")).filter_map(|l| l.split(' ').next()) {
-        assert!(documented.contains(&format!("| `{family}` |")), "docs/own-metrics.md does not have {family}");
+    for family in page
+        .lines()
+        .filter_map(|l| l.strip_prefix("# TYPE "))
+        .filter_map(|l| l.split(' ').next())
+    {
+        assert!(
+            documented.contains(&format!("| `{family}` |")),
+            "docs/own-metrics.md does not have {family}"
+        );
     }
-    let found = std::process::Command::new("promtool")
-        .arg("--version")
-        .output()
-        .is_ok();
+    let found = std::process::Command::new("promtool").arg("--version").output().is_ok();
     if !found {
         eprintln!("skipped the linter: promtool is not installed");
         return;
@@ -279,14 +223,9 @@ async fn own_metrics_page_is_valid() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("promtool starts");
-    std::io::Write::write_all(&mut lint.stdin.take().expect("piped"), page.as_bytes())
-        .expect("promtool reads");
+    std::io::Write::write_all(&mut lint.stdin.take().expect("piped"), page.as_bytes()).expect("promtool reads");
     let out = lint.wait_with_output().expect("promtool ends");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(
         out.stderr.is_empty() && out.stdout.is_empty(),
         "{}",

@@ -7,10 +7,7 @@ use crate::harness::{Options, Server, command, run};
 /// Runs a start that must fail and gives its single line.
 fn failing(options: Options) -> String {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let data = options
-        .data_dir
-        .clone()
-        .unwrap_or_else(|| dir.path().join("data"));
+    let data = options.data_dir.clone().unwrap_or_else(|| dir.path().join("data"));
     let (status, out, err) = run(command(&options, &data));
     assert!(!status.success(), "{out}{err}");
     assert_eq!(err.trim_end().lines().count(), 1, "one line: {err}");
@@ -30,10 +27,7 @@ async fn a_taken_port_is_named() {
 async fn one_process_owns_a_data_directory() {
     let server = Server::start().await;
     let err = failing(Options::default().data_dir(server.data_dir()));
-    assert!(
-        err.contains("another process owns the data directory"),
-        "{err}"
-    );
+    assert!(err.contains("another process owns the data directory"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,11 +56,7 @@ fn mistakes_in_the_configuration_are_explained() {
         "{err}"
     );
 
-    std::fs::write(
-        &file,
-        "listen:\n  metrics: 9090\nlimits: {max-sample-age: 7d}\n",
-    )
-    .expect("writable");
+    std::fs::write(&file, "listen:\n  metrics: 9090\nlimits: {max-sample-age: 7d}\n").expect("writable");
     let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_trilith"));
     check.arg("check-config").arg(&file);
     let (status, out, err) = run(check);
@@ -76,10 +66,7 @@ fn mistakes_in_the_configuration_are_explained() {
 
 #[test]
 fn help_and_version() {
-    for (flag, want) in [
-        ("--help", "Listeners"),
-        ("--version", env!("CARGO_PKG_VERSION")),
-    ] {
+    for (flag, want) in [("--help", "Listeners"), ("--version", env!("CARGO_PKG_VERSION"))] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trilith"));
         command.arg(flag);
         let (status, out, _) = run(command);
@@ -98,13 +85,9 @@ async fn probes_and_front_pages() {
         }
         assert_eq!(server.get(listener, "/no/such/path", &[]).await.0, 404);
     }
-    let v = server
-        .json("metrics", "/api/v1/status/buildinfo", &[])
-        .await;
+    let v = server.json("metrics", "/api/v1/status/buildinfo", &[]).await;
     assert!(v["data"]["version"].is_string());
-    let v = server
-        .json("logs", "/loki/api/v1/status/buildinfo", &[])
-        .await;
+    let v = server.json("logs", "/loki/api/v1/status/buildinfo", &[]).await;
     assert!(v["version"].is_string());
     let v = server.json("traces", "/api/status/buildinfo", &[]).await;
     assert!(v["version"].is_string());
@@ -115,10 +98,7 @@ async fn both_stop_signals_end_cleanly() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut server = Server::start().await;
         server.signal(signal);
-        let status = server
-            .wait(Duration::from_secs(10))
-            .await
-            .expect("ends within 10 s");
+        let status = server.wait(Duration::from_secs(10)).await.expect("ends within 10 s");
         assert!(status.success(), "{status}");
     }
 }
@@ -135,10 +115,7 @@ async fn it_watches_itself() {
         missing.clear();
         let now = crate::harness::now_ns();
         if server
-            .promql(
-                "count(trilith_wal_records_total)",
-                crate::harness::now_s() + 1.0,
-            )
+            .promql("count(trilith_wal_records_total)", crate::harness::now_s() + 1.0)
             .await
             .is_empty()
         {

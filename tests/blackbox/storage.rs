@@ -2,9 +2,7 @@
 
 use trilith_s3server::S3Server;
 
-use crate::harness::{
-    Options, Server, export_request, now_ns, push_request, series, span, stream, write_request,
-};
+use crate::harness::{Options, Server, export_request, now_ns, push_request, series, span, stream, write_request};
 
 const S: i64 = 1_000_000_000;
 
@@ -73,8 +71,7 @@ async fn a_missing_bucket_is_named() {
             *a = "s3://no-such-bucket/x".into();
         }
     }
-    let (status, _, err) =
-        crate::harness::run(crate::harness::command(&options, &dir.path().join("data")));
+    let (status, _, err) = crate::harness::run(crate::harness::command(&options, &dir.path().join("data")));
     assert!(!status.success());
     assert_eq!(err.trim_end().lines().count(), 1, "{err}");
     assert!(err.contains("no-such-bucket"), "{err}");

@@ -1,8 +1,6 @@
 //! Tenant isolation.
 
-use crate::harness::{
-    Options, Server, export_request, now_ns, push_request, series, span, stream, write_request,
-};
+use crate::harness::{Options, Server, export_request, now_ns, push_request, series, span, stream, write_request};
 
 const S: i64 = 1_000_000_000;
 
@@ -32,14 +30,8 @@ async fn tenants_see_only_their_own() {
         }
         for tenant in ["team-a", "team-b"] {
             server.tenant = Some(tenant.to_owned());
-            let names = server
-                .json("metrics", "/api/v1/label/tenant/values", &[])
-                .await;
-            assert_eq!(
-                names["data"],
-                serde_json::json!([tenant]),
-                "flushed {flushed}"
-            );
+            let names = server.json("metrics", "/api/v1/label/tenant/values", &[]).await;
+            assert_eq!(names["data"], serde_json::json!([tenant]), "flushed {flushed}");
             assert_eq!(server.promql("m", (t / S + 1) as f64).await.len(), 1);
             let lines = server.all_lines("{t=~\".+\"}", t - S, t + S).await;
             assert_eq!(lines.len(), 1);
@@ -60,10 +52,7 @@ async fn tenants_see_only_their_own() {
     for tenant in ["team-a", "team-b"] {
         for signal in ["metrics", "logs", "traces"] {
             let part = format!("/{tenant}/{signal}/");
-            assert!(
-                folders.iter().any(|f| f.contains(&part)),
-                "no object below {part}"
-            );
+            assert!(folders.iter().any(|f| f.contains(&part)), "no object below {part}");
         }
     }
 }
@@ -100,10 +89,7 @@ async fn the_header_is_required_and_checked_when_on() {
     server.tenant = None;
     let push = push_request(vec![stream(r#"{a="b"}"#, &[(now_ns(), "x")])]);
     assert_eq!(server.push(&push).await.expect("an answer").0, 401);
-    let write = write_request(vec![series(
-        &[("__name__", "m")],
-        &[(now_ns() / 1_000_000, 1.0)],
-    )]);
+    let write = write_request(vec![series(&[("__name__", "m")], &[(now_ns() / 1_000_000, 1.0)])]);
     assert_eq!(server.write(&write).await.expect("an answer").0, 401);
     let export = export_request("s", vec![span(1, 1, "x", now_ns(), 1)]);
     assert_eq!(server.export(&export).await.expect("an answer").0, 401);
@@ -117,10 +103,7 @@ async fn the_header_is_ignored_when_off() {
     assert_eq!(server.push(&push).await.expect("an answer").0, 204);
     server.tenant = Some("other".to_owned());
     assert_eq!(
-        server
-            .all_lines("{a=\"b\"}", now_ns() - 60 * S, now_ns())
-            .await
-            .len(),
+        server.all_lines("{a=\"b\"}", now_ns() - 60 * S, now_ns()).await.len(),
         1
     );
 }

@@ -51,12 +51,7 @@ async fn by_id_over_every_transport_and_encoding() {
             server.flush().await;
         }
         for id in 1..=3u128 {
-            let mut names: Vec<String> = server
-                .trace_spans(id)
-                .await
-                .into_iter()
-                .map(|(_, n)| n)
-                .collect();
+            let mut names: Vec<String> = server.trace_spans(id).await.into_iter().map(|(_, n)| n).collect();
             names.sort();
             assert_eq!(names, ["child", "root"], "trace {id}, flushed {flushed}");
         }
@@ -78,8 +73,7 @@ async fn by_id_over_every_transport_and_encoding() {
             [attribute("k", "v")]
         );
         let v2 =
-            tempopb::TraceByIdResponse::decode(fetch(format!("/api/v2/traces/{:032x}", 1)).await)
-                .expect("Tempo's");
+            tempopb::TraceByIdResponse::decode(fetch(format!("/api/v2/traces/{:032x}", 1)).await).expect("Tempo's");
         assert_eq!(v2.trace.map(|t| t.resource_spans.len()), Some(1));
     }
 
@@ -88,10 +82,7 @@ async fn by_id_over_every_transport_and_encoding() {
     let v = server.json("traces", "/api/v2/traces/ffff", &[]).await;
     assert_eq!(v["trace"], serde_json::json!({}));
     assert_eq!(server.get("traces", "/api/traces/xyz", &[]).await.0, 400);
-    assert_eq!(
-        server.get("traces", "/api/echo", &[]).await,
-        (200, "echo".to_owned())
-    );
+    assert_eq!(server.get("traces", "/api/echo", &[]).await, (200, "echo".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,11 +132,7 @@ async fn search_by_tags_and_by_traceql() {
         );
         assert_eq!(find(vec![("tags", "n=13")]).await, ["10d"]);
         assert_eq!(
-            find(vec![(
-                "q",
-                "{ resource.service.name = \"odd\" && span.n = \"7\" }"
-            )])
-            .await,
+            find(vec![("q", "{ resource.service.name = \"odd\" && span.n = \"7\" }")]).await,
             ["107"]
         );
         assert_eq!(
@@ -159,9 +146,7 @@ async fn search_by_tags_and_by_traceql() {
             ["113"]
         );
     }
-    let (status, body) = server
-        .get("traces", "/api/search", &[("q", "{ name = ")])
-        .await;
+    let (status, body) = server.get("traces", "/api/search", &[("q", "{ name = ")]).await;
     assert_eq!(status, 400);
     assert!(body.contains("parse error at line 1, col"), "{body}");
 }

@@ -1,9 +1,5 @@
 //! Tasks around the code. `cargo xtask ci` is the gate beside `cargo test`; `cargo xtask tidy` is its fast part.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod tidy;
 
@@ -56,14 +52,7 @@ fn ci(root: &Path) -> anyhow::Result<()> {
         ("fmt", &["fmt", "--all", "--check"]),
         (
             "clippy",
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
+            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
         ),
         ("doc", &["doc", "--workspace", "--no-deps"]),
     ];

@@ -35,10 +35,7 @@ fn metadata(root: &Path) -> anyhow::Result<serde_json::Value> {
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .output()?;
     if !output.status.success() {
-        bail!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     }
     serde_json::from_slice(&output.stdout).context("cargo metadata")
 }

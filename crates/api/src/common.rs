@@ -34,11 +34,7 @@ impl Shared {
     /// # Errors
     /// 401 without a header, 400 for an id that breaks the rules.
     pub fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, TenantError> {
-        self.tenant_of(
-            headers
-                .get(TENANT_HEADER)
-                .map(|v| v.to_str().unwrap_or("\u{fffd}")),
-        )
+        self.tenant_of(headers.get(TENANT_HEADER).map(|v| v.to_str().unwrap_or("\u{fffd}")))
     }
 
     /// # Errors
@@ -91,17 +87,13 @@ pub fn json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Re
 /// Status of a store or language error on the Loki and Tempo ports; Prometheus has its own envelope.
 pub fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
-        ErrorKind::Invalid | ErrorKind::Execution | ErrorKind::Unsupported => {
-            StatusCode::BAD_REQUEST
-        }
+        ErrorKind::Invalid | ErrorKind::Execution | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::Unavailable | ErrorKind::Fenced => StatusCode::SERVICE_UNAVAILABLE,
         // Not in the registry: nginx' number for a client that went away, used by all three products.
-        ErrorKind::Cancelled => {
-            StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
-        }
+        ErrorKind::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
         ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -111,9 +103,7 @@ pub fn status_of(kind: ErrorKind) -> StatusCode {
 pub fn with_retry_after(mut response: Response, after: Option<Duration>) -> Response {
     if let Some(after) = after {
         let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }
@@ -122,10 +112,7 @@ pub fn with_retry_after(mut response: Response, after: Option<Duration>) -> Resp
 ///
 /// # Errors
 /// A ready 413 (or 400 when the client broke off).
-pub async fn read_body(
-    body: axum::body::Body,
-    limit: u64,
-) -> Result<bytes::Bytes, (StatusCode, String)> {
+pub async fn read_body(body: axum::body::Body, limit: u64) -> Result<bytes::Bytes, (StatusCode, String)> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let limited = http_body_util::Limited::new(body, if limit == 0 { usize::MAX } else { limit });
     match http_body_util::BodyExt::collect(limited).await {
@@ -134,10 +121,7 @@ pub async fn read_body(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("request body too large: more than {limit} bytes (limits.request-size)"),
         )),
-        Err(e) => Err((
-            StatusCode::BAD_REQUEST,
-            format!("cannot read the request body: {e}"),
-        )),
+        Err(e) => Err((StatusCode::BAD_REQUEST, format!("cannot read the request body: {e}"))),
     }
 }
 
@@ -158,23 +142,14 @@ mod tests {
     #[test]
     fn tenants() {
         let off = shared(false);
-        assert_eq!(
-            off.tenant_of(Some("bad/../id")).expect("ignored").as_str(),
-            "anonymous"
-        );
+        assert_eq!(off.tenant_of(Some("bad/../id")).expect("ignored").as_str(), "anonymous");
         let on = shared(true);
         assert_eq!(on.tenant_of(Some("a-1")).expect("valid").as_str(), "a-1");
-        assert_eq!(
-            on.tenant_of(None).unwrap_err().status,
-            StatusCode::UNAUTHORIZED
-        );
+        assert_eq!(on.tenant_of(None).unwrap_err().status, StatusCode::UNAUTHORIZED);
         assert_eq!(on.tenant_of(Some("")).unwrap_err().message, "no org id");
         let bad = on.tenant_of(Some("bad/tenant")).unwrap_err();
         assert_eq!(bad.status, StatusCode::BAD_REQUEST);
-        assert_eq!(
-            bad.message,
-            "tenant ID 'bad/tenant' contains unsupported character '/'"
-        );
+        assert_eq!(bad.message, "tenant ID 'bad/tenant' contains unsupported character '/'");
     }
 
     #[test]

@@ -62,10 +62,7 @@ pub fn push_string(out: &mut Vec<u8>, s: &str, html: bool) {
     let bytes = s.as_bytes();
     let mut from = 0;
     for (i, &b) in bytes.iter().enumerate() {
-        let special = b < 0x20
-            || b == b'"'
-            || b == b'\\'
-            || (html && (matches!(b, b'<' | b'>' | b'&') || b == 0xe2));
+        let special = b < 0x20 || b == b'"' || b == b'\\' || (html && (matches!(b, b'<' | b'>' | b'&') || b == 0xe2));
         if !special {
             continue;
         }
@@ -73,11 +70,7 @@ pub fn push_string(out: &mut Vec<u8>, s: &str, html: bool) {
             // U+2028 and U+2029 are e2 80 a8 and e2 80 a9.
             if bytes.get(i + 1) == Some(&0x80) && matches!(bytes.get(i + 2), Some(0xa8 | 0xa9)) {
                 out.extend_from_slice(&bytes[from..i]);
-                out.extend_from_slice(if bytes[i + 2] == 0xa8 {
-                    b"\\u2028"
-                } else {
-                    b"\\u2029"
-                });
+                out.extend_from_slice(if bytes[i + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
                 from = i + 3;
             }
             continue;

@@ -36,12 +36,7 @@ struct Ops {
 }
 
 /// The routes of one listener. `links` are shown on the front page as (method and path, what it is).
-pub fn router(
-    admin: Arc<dyn Admin>,
-    name: &str,
-    signals: &'static [Signal],
-    links: &[(&str, &str)],
-) -> Router {
+pub fn router(admin: Arc<dyn Admin>, name: &str, signals: &'static [Signal], links: &[(&str, &str)]) -> Router {
     let ops = Ops {
         admin,
         signals,
@@ -69,18 +64,13 @@ fn page(name: &str, links: &[(&str, &str)]) -> String {
         ("GET /metrics", "own metrics, Prometheus text format"),
         ("POST /-/flush", "cut recent data into blocks now"),
         ("POST /-/compact", "merge blocks now"),
-        (
-            "POST /-/reload",
-            "read the limits of the configuration file again",
-        ),
+        ("POST /-/reload", "read the limits of the configuration file again"),
     ]) {
         let shown = match path.strip_prefix("GET ") {
             Some(p) if !p.contains('{') => format!("GET <a href=\"{p}\">{p}</a>"),
             _ => (*path).to_owned(),
         };
-        rows.push_str(&format!(
-            "<tr><td><code>{shown}</code></td><td>{what}</td></tr>\n"
-        ));
+        rows.push_str(&format!("<tr><td><code>{shown}</code></td><td>{what}</td></tr>\n"));
     }
     format!(
         "<!DOCTYPE html>\n<html><head><title>Trilith: {name}</title></head>\n<body>\n<h1>Trilith</h1>\n\
@@ -99,10 +89,7 @@ async fn front(State(ops): State<Ops>) -> Response {
 async fn ready(State(ops): State<Ops>) -> Response {
     match ops.admin.ready() {
         Ok(()) => plain(StatusCode::OK, "ready\n"),
-        Err(why) => plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {why}\n"),
-        ),
+        Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }
 
@@ -112,10 +99,7 @@ async fn healthy() -> Response {
 
 async fn metrics(State(ops): State<Ops>) -> Response {
     (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         ops.admin.metrics(),
     )
         .into_response()

@@ -50,10 +50,7 @@ impl Params {
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -72,10 +69,7 @@ mod tests {
     #[tokio::test]
     async fn body_and_url_are_one_set() {
         let r = Request::post("/x?a=url&b=2&match[]=u")
-            .header(
-                "content-type",
-                "application/x-www-form-urlencoded; charset=utf-8",
-            )
+            .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
             .body(Body::from("a=body&match%5B%5D=%7Bx%3D%22y%22%7D&c=1+2"))
             .expect("valid request");
         let p = Params::read(r).await.expect("valid form");

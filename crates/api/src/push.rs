@@ -44,10 +44,7 @@ impl Push {
     ///
     /// # Errors
     /// 401 and 400 for the tenant, 413 for the body.
-    pub async fn read(
-        shared: &Shared,
-        request: Request<Body>,
-    ) -> std::result::Result<Push, Refusal> {
+    pub async fn read(shared: &Shared, request: Request<Body>) -> std::result::Result<Push, Refusal> {
         let (parts, body) = request.into_parts();
         let tenant = shared
             .tenant(&parts.headers)
@@ -100,8 +97,8 @@ pub fn refused(protocol: Protocol, refusal: Refusal) -> Response {
     match refusal {
         Refusal::Status(status, message) => plain(status, format!("{message}\n")),
         Refusal::Error(e) => {
-            let status = StatusCode::from_u16(http_status(protocol, e.kind))
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let status =
+                StatusCode::from_u16(http_status(protocol, e.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             with_retry_after(plain(status, format!("{}\n", e.message)), e.retry_after)
         }
     }

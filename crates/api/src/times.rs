@@ -32,9 +32,7 @@ pub fn prometheus_duration(text: &str) -> Result<i64, String> {
 fn go_float(text: &str) -> Option<f64> {
     let plain = text.strip_prefix(['+', '-']).unwrap_or(text);
     let numeric = plain.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    let named = ["inf", "infinity", "nan"]
-        .iter()
-        .any(|n| plain.eq_ignore_ascii_case(n));
+    let named = ["inf", "infinity", "nan"].iter().any(|n| plain.eq_ignore_ascii_case(n));
     (numeric || named).then(|| text.parse().ok()).flatten()
 }
 
@@ -65,10 +63,7 @@ pub fn duration_ms(text: &str) -> Option<i64> {
         let n: i64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
         let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let at = next
-            + UNITS[next..]
-                .iter()
-                .position(|(u, _)| *u == &rest[..letters])?;
+        let at = next + UNITS[next..].iter().position(|(u, _)| *u == &rest[..letters])?;
         rest = &rest[letters..];
         total = total.checked_add(n.checked_mul(UNITS[at].1)?)?;
         next = at + 1;
@@ -150,10 +145,7 @@ pub fn go_duration_ns(text: &str) -> Option<i64> {
     }
     let mut total = 0.0f64;
     while !rest.is_empty() {
-        let digits = rest
-            .bytes()
-            .take_while(|b| b.is_ascii_digit() || *b == b'.')
-            .count();
+        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
         let n: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
         let unit_len = rest
@@ -163,11 +155,7 @@ pub fn go_duration_ns(text: &str) -> Option<i64> {
         rest = &rest[unit_len..];
         total += n * factor;
     }
-    (total < 9.2e18).then_some(if negative {
-        -(total as i64)
-    } else {
-        total as i64
-    })
+    (total < 9.2e18).then_some(if negative { -(total as i64) } else { total as i64 })
 }
 
 #[cfg(test)]
@@ -178,14 +166,8 @@ mod tests {
     fn prometheus_times() {
         assert_eq!(prometheus("1435781451.781"), Ok(1_435_781_451_781));
         assert_eq!(prometheus("-1.5"), Ok(-1500));
-        assert_eq!(
-            prometheus("2015-07-01T20:10:51.781Z"),
-            Ok(1_435_781_451_781)
-        );
-        assert_eq!(
-            prometheus("2015-07-01T22:10:51.781+02:00"),
-            Ok(1_435_781_451_781)
-        );
+        assert_eq!(prometheus("2015-07-01T20:10:51.781Z"), Ok(1_435_781_451_781));
+        assert_eq!(prometheus("2015-07-01T22:10:51.781+02:00"), Ok(1_435_781_451_781));
         for bad in ["", "foo", "NaN", "Inf", "1e300"] {
             assert!(prometheus(bad).is_err(), "{bad}");
         }
@@ -202,10 +184,7 @@ mod tests {
         assert_eq!(loki("1700000000"), Ok(1_700_000_000_000_000_000));
         assert_eq!(loki("1700000000.1234"), Ok(1_700_000_000_123_000_000));
         assert_eq!(loki("1700000000000000001"), Ok(1_700_000_000_000_000_001));
-        assert_eq!(
-            loki("2023-11-14T22:13:20.000000001Z"),
-            Ok(1_700_000_000_000_000_001)
-        );
+        assert_eq!(loki("2023-11-14T22:13:20.000000001Z"), Ok(1_700_000_000_000_000_001));
         assert_eq!(
             loki("bogus"),
             Err("strconv.ParseInt: parsing \"bogus\": invalid syntax".into())

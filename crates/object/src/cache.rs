@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foyer::{
-    BlockEngineConfig, Cache, CacheBuilder, Code, DeviceBuilder, FsDeviceBuilder, HybridCache,
-    HybridCacheBuilder, HybridCachePolicy, PsyncIoEngineConfig, RecoverMode,
+    BlockEngineConfig, Cache, CacheBuilder, Code, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
+    HybridCachePolicy, PsyncIoEngineConfig, RecoverMode,
 };
 use trilith_model::{Error, Result};
 
@@ -74,12 +74,9 @@ impl RangeCache {
         if memory_bytes == 0 {
             return Ok(RangeCache::Off);
         }
-        let failed = |what: &dyn std::fmt::Display| {
-            Error::unavailable(format!("disk cache in {}: {what}", disk.path.display()))
-        };
-        tokio::fs::create_dir_all(&disk.path)
-            .await
-            .map_err(|e| failed(&e))?;
+        let failed =
+            |what: &dyn std::fmt::Display| Error::unavailable(format!("disk cache in {}: {what}", disk.path.display()));
+        tokio::fs::create_dir_all(&disk.path).await.map_err(|e| failed(&e))?;
         let device = FsDeviceBuilder::new(&disk.path)
             .with_capacity(capacity(disk.bytes))
             .build()
@@ -123,9 +120,7 @@ impl RangeCache {
     pub fn admits(&self, bytes: u64) -> bool {
         match self {
             RangeCache::Off => false,
-            RangeCache::Memory { entry_max, .. } | RangeCache::Hybrid { entry_max, .. } => {
-                bytes <= *entry_max
-            }
+            RangeCache::Memory { entry_max, .. } | RangeCache::Hybrid { entry_max, .. } => bytes <= *entry_max,
         }
     }
 
@@ -217,9 +212,7 @@ fn read_bytes(reader: &mut impl std::io::Read) -> foyer::Result<Vec<u8>> {
         ));
     }
     let mut bytes = vec![0; len as usize];
-    reader
-        .read_exact(&mut bytes)
-        .map_err(foyer::Error::io_error)?;
+    reader.read_exact(&mut bytes).map_err(foyer::Error::io_error)?;
     Ok(bytes)
 }
 
@@ -240,9 +233,7 @@ mod tests {
     fn entries_survive_their_encoding_and_damage_is_refused() {
         let mut bytes = Vec::new();
         key("blocks/a", 3).encode(&mut bytes).unwrap();
-        Value(Bytes::from_static(b"abc"))
-            .encode(&mut bytes)
-            .unwrap();
+        Value(Bytes::from_static(b"abc")).encode(&mut bytes).unwrap();
         let mut reader = &bytes[..];
         assert_eq!(Key::decode(&mut reader).unwrap(), key("blocks/a", 3));
         assert_eq!(Value::decode(&mut reader).unwrap().0, "abc");

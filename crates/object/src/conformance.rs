@@ -30,10 +30,7 @@ pub trait Faults {
 /// # Panics
 /// At the first broken promise.
 pub async fn contract(store: &Store) {
-    store
-        .probe()
-        .await
-        .expect("the backend passes the check at start");
+    store.probe().await.expect("the backend passes the check at start");
     create_if_absent(store).await;
     create_race(store).await;
     whole_and_ranged_reads(store).await;
@@ -73,10 +70,7 @@ async fn create_if_absent(store: &Store) {
         Some(PutOutcome::Exists)
     );
     assert_eq!(read(store, path).await.as_deref(), Some(&b"first"[..]));
-    assert_eq!(
-        store.put_if_absent_verified(path, "first".into()).await,
-        created()
-    );
+    assert_eq!(store.put_if_absent_verified(path, "first".into()).await, created());
     let verified = store
         .put_if_absent_verified(path, "second".into())
         .await
@@ -107,18 +101,11 @@ async fn create_race(store: &Store) {
         for racer in join_all(racers).await {
             let (outcome, body) = racer.expect("a racer does not panic");
             if outcome.expect("a racer gets an answer") == PutOutcome::Created {
-                assert!(
-                    winner.replace(body).is_none(),
-                    "round {round} has two winners"
-                );
+                assert!(winner.replace(body).is_none(), "round {round} has two winners");
             }
         }
         let winner = winner.expect("one racer wins");
-        assert_eq!(
-            read(store, &path).await,
-            Some(winner),
-            "the winner's bytes are stored"
-        );
+        assert_eq!(read(store, &path).await, Some(winner), "the winner's bytes are stored");
         store.delete(&path).await.expect("deletes");
     }
 }
@@ -131,35 +118,17 @@ async fn whole_and_ranged_reads(store: &Store) {
     for store in [store.clone(), store.without_cache(), store.clone()] {
         for range in [0..1, 0..700_000, 699_999..700_000, 5..5, 123..456_789] {
             let got = store.get_range(path, range.clone()).await.expect("reads");
-            assert_eq!(
-                got,
-                body.slice(range.start as usize..range.end as usize),
-                "{range:?}"
-            );
+            assert_eq!(got, body.slice(range.start as usize..range.end as usize), "{range:?}");
         }
         // Out of order, overlapping, equal, empty, adjacent, far apart.
-        let ranges = [
-            600_000..600_100,
-            0..10,
-            5..20,
-            0..10,
-            7..7,
-            20..30,
-            690_000..700_000,
-        ];
+        let ranges = [600_000..600_100, 0..10, 5..20, 0..10, 7..7, 20..30, 690_000..700_000];
         let got = store.get_ranges(path, &ranges).await.expect("reads");
         assert_eq!(got.len(), ranges.len());
         for (got, r) in got.iter().zip(&ranges) {
             assert_eq!(*got, body.slice(r.start as usize..r.end as usize), "{r:?}");
         }
     }
-    assert!(
-        store
-            .get_ranges(path, &[])
-            .await
-            .expect("nothing is fine")
-            .is_empty()
-    );
+    assert!(store.get_ranges(path, &[]).await.expect("nothing is fine").is_empty());
     #[allow(clippy::reversed_empty_ranges)]
     let reversed = store.get_range(path, 2..1).await.expect_err("is refused");
     assert_eq!(reversed.kind, ErrorKind::Invalid);
@@ -170,15 +139,9 @@ async fn whole_and_ranged_reads(store: &Store) {
         0..1 << 40,
         u64::MAX - 1..u64::MAX,
     ] {
-        let e = store
-            .get_range(path, behind.clone())
-            .await
-            .expect_err("is shorter");
+        let e = store.get_range(path, behind.clone()).await.expect_err("is shorter");
         assert_eq!(e.kind, ErrorKind::Corrupt, "{behind:?}: {e}");
-        assert!(
-            e.message.contains(path) && e.message.contains("700000"),
-            "{e}"
-        );
+        assert!(e.message.contains(path) && e.message.contains("700000"), "{e}");
     }
     let info = store.head(path).await.expect("answers").expect("is there");
     assert_eq!((info.path.as_str(), info.size), (path, 700_000));
@@ -193,22 +156,13 @@ async fn absence(store: &Store) {
     let e = store.get_range(path, 0..1).await.expect_err("is absent");
     assert_eq!(e.kind, ErrorKind::NotFound, "{e}");
     store.delete(path).await.expect("deleting nothing is fine");
-    assert!(
-        store
-            .list("conformance/absent")
-            .await
-            .expect("lists")
-            .is_empty()
-    );
+    assert!(store.list("conformance/absent").await.expect("lists").is_empty());
     for bad in ["", "/x", "x/", "a//b", "a/../b", "."] {
         let e = store.get(bad).await.expect_err(bad);
         assert_eq!(e.kind, ErrorKind::Invalid, "{bad:?}: {e}");
     }
     let empty = "conformance/empty";
-    store
-        .upload(empty, Bytes::new())
-        .await
-        .expect("uploads nothing");
+    store.upload(empty, Bytes::new()).await.expect("uploads nothing");
     assert_eq!(read(store, empty).await, Some(Bytes::new()));
     store.delete(empty).await.expect("deletes");
 }
@@ -216,15 +170,7 @@ async fn absence(store: &Store) {
 async fn listing(store: &Store) {
     let folder = "conformance/list";
     // A folder is a folder: `ab` is not below `a`. Names that other tenants and block layouts use.
-    let names = [
-        "a/1",
-        "a/b/c/2",
-        "a/b/3",
-        "ab/4",
-        "(t)!*'.x/5",
-        "a=b/6",
-        "z",
-    ];
+    let names = ["a/1", "a/b/c/2", "a/b/3", "ab/4", "(t)!*'.x/5", "a=b/6", "z"];
     for name in names {
         store
             .upload(&format!("{folder}/{name}"), Bytes::from(name))
@@ -238,35 +184,18 @@ async fn listing(store: &Store) {
             assert!(o.modified_ms > 0);
         }
         let count = all.len();
-        let set: BTreeSet<String> = all
-            .into_iter()
-            .map(|o| o.path[folder.len() + 1..].to_owned())
-            .collect();
+        let set: BTreeSet<String> = all.into_iter().map(|o| o.path[folder.len() + 1..].to_owned()).collect();
         assert_eq!(set.len(), count, "nothing is listed twice");
         set
     };
-    let set = |names: &[&str]| {
-        names
-            .iter()
-            .map(|n| (*n).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
+    let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(list(folder).await, set(&names));
     assert_eq!(list("conformance/list/").await, set(&names));
-    assert_eq!(
-        list("conformance/list/a").await,
-        set(&["a/1", "a/b/c/2", "a/b/3"])
-    );
-    assert_eq!(
-        list("conformance/list/a/b").await,
-        set(&["a/b/c/2", "a/b/3"])
-    );
+    assert_eq!(list("conformance/list/a").await, set(&["a/1", "a/b/c/2", "a/b/3"]));
+    assert_eq!(list("conformance/list/a/b").await, set(&["a/b/c/2", "a/b/3"]));
     assert!(store.list("").await.expect("lists everything").len() >= names.len());
     for name in names {
-        store
-            .delete(&format!("{folder}/{name}"))
-            .await
-            .expect("deletes");
+        store.delete(&format!("{folder}/{name}")).await.expect("deletes");
     }
     assert!(list(folder).await.is_empty());
 }
@@ -277,35 +206,26 @@ async fn list_pages(store: &Store) {
     let folder = "conformance/pages";
     let name = |i: usize| format!("{folder}/{:02}/{i:05}", i % 7);
     let all: BTreeSet<String> = (0..OBJECTS).map(name).collect();
-    join_all(
-        all.iter()
-            .map(|n| store.upload(n, Bytes::from_static(b"x"))),
-    )
-    .await
-    .into_iter()
-    .for_each(|r| r.expect("uploads"));
+    join_all(all.iter().map(|n| store.upload(n, Bytes::from_static(b"x"))))
+        .await
+        .into_iter()
+        .for_each(|r| r.expect("uploads"));
     let listed = store.list(folder).await.expect("lists");
     assert_eq!(listed.len(), OBJECTS);
-    assert_eq!(
-        listed.into_iter().map(|o| o.path).collect::<BTreeSet<_>>(),
-        all
-    );
-    let (after, rest) =
-        all.iter()
-            .rev()
-            .take(11)
-            .fold((None, BTreeSet::new()), |(last, mut rest), n| {
-                if let Some(n) = last {
-                    rest.insert(n);
-                }
-                (Some(n), rest)
-            });
+    assert_eq!(listed.into_iter().map(|o| o.path).collect::<BTreeSet<_>>(), all);
+    let (after, rest) = all
+        .iter()
+        .rev()
+        .take(11)
+        .fold((None, BTreeSet::new()), |(last, mut rest), n| {
+            if let Some(n) = last {
+                rest.insert(n);
+            }
+            (Some(n), rest)
+        });
     let after = after.expect("eleven names");
     let listed = store.list_after(folder, after).await.expect("lists");
-    assert_eq!(
-        listed.iter().map(|o| &o.path).collect::<BTreeSet<_>>(),
-        rest
-    );
+    assert_eq!(listed.iter().map(|o| &o.path).collect::<BTreeSet<_>>(), rest);
     join_all(all.iter().map(|n| store.delete(n)))
         .await
         .into_iter()
@@ -316,10 +236,7 @@ async fn list_pages(store: &Store) {
 /// Below and above the part size, from memory and from a file.
 async fn uploads(store: &Store) {
     let part = usize::try_from(store.core.options.part_bytes).expect("a part fits into memory");
-    let file = std::env::temp_dir().join(format!(
-        "trilith-conformance-{:032x}",
-        store.core.retry.nonce()
-    ));
+    let file = std::env::temp_dir().join(format!("trilith-conformance-{:032x}", store.core.retry.nonce()));
     for len in [1, part, part + 1, 2 * part, 3 * part + 17] {
         let body = pattern(len);
         let path = format!("conformance/upload/{len}");
@@ -336,10 +253,7 @@ async fn uploads(store: &Store) {
             "{len} bytes from a file"
         );
         // A repetition, as after a crash between upload and commit.
-        store
-            .upload_file(&path, &file)
-            .await
-            .expect("uploads again");
+        store.upload_file(&path, &file).await.expect("uploads again");
         assert_eq!(
             store.head(&path).await.expect("answers").map(|o| o.size),
             Some(len as u64)
@@ -356,24 +270,15 @@ async fn uploads(store: &Store) {
 
 async fn storm(store: &Store, faults: &dyn Faults) {
     let path = "conformance/storm";
-    let large = pattern(
-        usize::try_from(store.core.options.part_bytes).expect("a part fits into memory") * 3,
-    );
+    let large = pattern(usize::try_from(store.core.options.part_bytes).expect("a part fits into memory") * 3);
     for times in [1, 3] {
         faults.refuse(times);
-        store
-            .upload(path, pattern(1000))
-            .await
-            .expect("survives the storm");
+        store.upload(path, pattern(1000)).await.expect("survives the storm");
         faults.refuse(times);
         assert_eq!(read(store, path).await, Some(pattern(1000)));
         faults.refuse(times);
         assert_eq!(
-            store
-                .without_cache()
-                .get_range(path, 5..9)
-                .await
-                .expect("survives"),
+            store.without_cache().get_range(path, 5..9).await.expect("survives"),
             pattern(9).slice(5..)
         );
         faults.refuse(times);
@@ -381,10 +286,7 @@ async fn storm(store: &Store, faults: &dyn Faults) {
         faults.refuse(times);
         store.delete(path).await.expect("survives");
         faults.refuse(times);
-        assert_eq!(
-            store.put_if_absent("conformance/storm-c", "x".into()).await,
-            created()
-        );
+        assert_eq!(store.put_if_absent("conformance/storm-c", "x".into()).await, created());
         store.delete("conformance/storm-c").await.expect("deletes");
         faults.refuse(times);
         store
@@ -415,10 +317,7 @@ async fn lost_answers(store: &Store, faults: &dyn Faults) {
     store.delete(path).await.expect("deletes");
 
     faults.lose_create_replies(2);
-    assert_eq!(
-        store.put_if_absent_verified(path, "nonce 2".into()).await,
-        created()
-    );
+    assert_eq!(store.put_if_absent_verified(path, "nonce 2".into()).await, created());
     faults.lose_create_replies(1);
     let rival = store
         .put_if_absent_verified(path, "nonce 3".into())
@@ -440,10 +339,7 @@ async fn slow_reads(store: &Store, faults: &dyn Faults, slow: Duration) {
     let before = store.stats().snapshot();
     faults.slow_reads(slow, 1);
     assert_eq!(
-        store
-            .get_range(path, 0..50)
-            .await
-            .expect("the second try is fast"),
+        store.get_range(path, 0..50).await.expect("the second try is fast"),
         pattern(50)
     );
     faults.slow_reads(slow, 1);
@@ -472,10 +368,7 @@ async fn truncated_bodies(store: &Store, faults: &dyn Faults) {
         body.slice(10..200_000)
     );
     faults.truncate_reads(u32::MAX);
-    let e = store
-        .get_range(path, 7..200_000)
-        .await
-        .expect_err("is never whole");
+    let e = store.get_range(path, 7..200_000).await.expect_err("is never whole");
     assert_eq!(e.kind, ErrorKind::Unavailable, "{e}");
     faults.clear();
     assert_eq!(
@@ -503,9 +396,7 @@ async fn hopeless(store: &Store, faults: &dyn Faults) {
         let e = result.expect_err("the store is down");
         assert_eq!(e.kind, ErrorKind::Unavailable, "{e}");
         assert!(
-            e.retry_after.is_some()
-                && e.message.contains("conformance")
-                && !e.message.contains('\n'),
+            e.retry_after.is_some() && e.message.contains("conformance") && !e.message.contains('\n'),
             "{e}"
         );
     }
@@ -513,10 +404,7 @@ async fn hopeless(store: &Store, faults: &dyn Faults) {
 }
 
 async fn read(store: &Store, path: &str) -> Option<Bytes> {
-    store
-        .get(path)
-        .await
-        .unwrap_or_else(|e| panic!("get {path}: {e}"))
+    store.get(path).await.unwrap_or_else(|e| panic!("get {path}: {e}"))
 }
 
 fn created() -> Created {

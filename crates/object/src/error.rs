@@ -61,12 +61,8 @@ impl From<object_store::Error> for Failure {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
                 Failure::permanent(ErrorKind::Unavailable, format!("access denied: {detail}"))
             }
-            E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => {
-                Failure::permanent(ErrorKind::Invalid, detail)
-            }
-            E::NotSupported { .. } | E::NotImplemented { .. } => {
-                Failure::permanent(ErrorKind::Unsupported, detail)
-            }
+            E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => Failure::permanent(ErrorKind::Invalid, detail),
+            E::NotSupported { .. } | E::NotImplemented { .. } => Failure::permanent(ErrorKind::Unsupported, detail),
             // Where a conflict is an answer the caller has looked at it before; elsewhere it is a server that could
             // not order two requests (S3 `OperationAborted`, `ConditionalRequestConflict`).
             E::AlreadyExists { .. } | E::Precondition { .. } => Failure::retry(detail),
@@ -105,17 +101,10 @@ fn local(error: &io::Error, detail: String) -> Failure {
         K::StorageFull | K::QuotaExceeded => {
             Failure::permanent(ErrorKind::Unavailable, format!("the disk is full: {error}"))
         }
-        K::PermissionDenied => {
-            Failure::permanent(ErrorKind::Unavailable, format!("access denied: {error}"))
-        }
-        K::ReadOnlyFilesystem => Failure::permanent(
-            ErrorKind::Unavailable,
-            format!("the disk is read-only: {error}"),
-        ),
+        K::PermissionDenied => Failure::permanent(ErrorKind::Unavailable, format!("access denied: {error}")),
+        K::ReadOnlyFilesystem => Failure::permanent(ErrorKind::Unavailable, format!("the disk is read-only: {error}")),
         // NotFound: a folder was removed as empty between its creation and its use.
-        K::Interrupted | K::TimedOut | K::WouldBlock | K::ResourceBusy | K::NotFound => {
-            Failure::retry(detail)
-        }
+        K::Interrupted | K::TimedOut | K::WouldBlock | K::ResourceBusy | K::NotFound => Failure::retry(detail),
         _ => Failure::permanent(ErrorKind::Unavailable, detail),
     }
 }

@@ -50,12 +50,7 @@ impl Store {
     ///
     /// # Errors
     /// `Invalid`: the URL or an option is wrong. `Unavailable`: a folder cannot be created or written.
-    pub async fn open(
-        url: &str,
-        options: StoreOptions,
-        clock: Arc<dyn Clock>,
-        rng: Arc<Rng>,
-    ) -> Result<Store> {
+    pub async fn open(url: &str, options: StoreOptions, clock: Arc<dyn Clock>, rng: Arc<Rng>) -> Result<Store> {
         options.check()?;
         let target = parse(url)?;
         let (inner, place): (Arc<dyn ObjectStore>, Place) = match target {
@@ -73,9 +68,8 @@ impl Store {
                 bucket,
                 prefix,
             } => {
-                let (inner, endpoint) = connect(provider, &bucket, &options).map_err(|e| {
-                    Error::invalid(format!("storage URL {url:?}: {}", one_line(&e)))
-                })?;
+                let (inner, endpoint) = connect(provider, &bucket, &options)
+                    .map_err(|e| Error::invalid(format!("storage URL {url:?}: {}", one_line(&e))))?;
                 let at = endpoint
                     .map(|e| format!(" at {}", without_user(&e)))
                     .unwrap_or_default();
@@ -119,14 +113,10 @@ fn parse(url: &str) -> Result<Target> {
         "memory" if rest.is_empty() => return Ok(Target::Memory),
         "memory" => return invalid("memory:// takes no path"),
         "file" => {
-            let parsed = url::Url::parse(url)
-                .ok()
-                .and_then(|u| u.to_file_path().ok());
+            let parsed = url::Url::parse(url).ok().and_then(|u| u.to_file_path().ok());
             return match parsed {
                 Some(path) => Ok(Target::Local(path)),
-                None => invalid(
-                    "a file URL needs an absolute path and no host, as in file:///var/lib/trilith",
-                ),
+                None => invalid("a file URL needs an absolute path and no host, as in file:///var/lib/trilith"),
             };
         }
         "s3" => Provider::S3,
@@ -153,11 +143,7 @@ fn parse(url: &str) -> Result<Target> {
     }
 }
 
-async fn open_folder(
-    folder: PathBuf,
-    fsync: bool,
-    clock: &dyn Clock,
-) -> Result<(Arc<dyn ObjectStore>, Place)> {
+async fn open_folder(folder: PathBuf, fsync: bool, clock: &dyn Clock) -> Result<(Arc<dyn ObjectStore>, Place)> {
     let failed = |what: &str, e: &dyn std::fmt::Display| {
         Error::unavailable(format!("storage folder {}: {what}: {e}", folder.display()))
     };
@@ -167,9 +153,7 @@ async fn open_folder(
     let root = tokio::fs::canonicalize(&folder)
         .await
         .map_err(|e| failed("cannot be opened", &e))?;
-    check_writable(&root)
-        .await
-        .map_err(|e| failed("is not writable", &e))?;
+    check_writable(&root).await.map_err(|e| failed("is not writable", &e))?;
     sweep_later(&root, clock);
     let inner = LocalFileSystem::new_with_prefix(&root)
         .map_err(|e| failed("cannot be opened", &one_line(&e)))?
@@ -274,10 +258,7 @@ fn connect(
                 .get_config_value(&client(ClientConfigKey::AllowHttp))
                 .unwrap_or_default();
             let http = matches!(http.as_str(), "true" | "1" | "on" | "yes" | "y");
-            if let Some(endpoint) = endpoint
-                .as_ref()
-                .filter(|e| e.starts_with("http://") && !http)
-            {
+            if let Some(endpoint) = endpoint.as_ref().filter(|e| e.starts_with("http://") && !http) {
                 return Err(object_store::Error::NotSupported {
                     source: format!(
                         "the endpoint {} is not encrypted; allow it with AWS_ALLOW_HTTP=true",
@@ -403,9 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let e = open(file.join("below").to_str().unwrap())
-            .await
-            .unwrap_err();
+        let e = open(file.join("below").to_str().unwrap()).await.unwrap_err();
         assert_eq!(e.kind, ErrorKind::Unavailable);
         assert!(
             e.message.contains("cannot be created") && !e.message.contains('\n'),
@@ -420,14 +399,8 @@ mod tests {
         let store = open(folder.to_str().unwrap()).await.unwrap();
         assert_eq!(store.get("x").await.unwrap(), None);
         std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(
-            store.get("x").await.unwrap_err().kind,
-            ErrorKind::Unavailable
-        );
-        assert_eq!(
-            store.list("").await.unwrap_err().kind,
-            ErrorKind::Unavailable
-        );
+        assert_eq!(store.get("x").await.unwrap_err().kind, ErrorKind::Unavailable);
+        assert_eq!(store.list("").await.unwrap_err().kind, ErrorKind::Unavailable);
     }
 
     #[tokio::test]
@@ -460,9 +433,6 @@ mod tests {
         let store = Store::open("s3://b", options, Arc::new(SystemClock), rng)
             .await
             .unwrap();
-        assert_eq!(
-            store.get("x").await.unwrap_err().kind,
-            ErrorKind::Unavailable
-        );
+        assert_eq!(store.get("x").await.unwrap_err().kind, ErrorKind::Unavailable);
     }
 }

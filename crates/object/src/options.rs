@@ -65,12 +65,7 @@ impl std::fmt::Debug for ProviderSettings {
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for ProviderSettings {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(settings: I) -> Self {
-        ProviderSettings(
-            settings
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect(),
-        )
+        ProviderSettings(settings.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
     }
 }
 

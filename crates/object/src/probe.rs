@@ -39,9 +39,7 @@ impl Store {
             Ok(PutOutcome::Created) => {}
             Ok(PutOutcome::Exists) => return refused("it says that a new object exists"),
             Err(e) if e.kind == ErrorKind::Unsupported => {
-                return refused(&format!(
-                    "it has no conditional create (If-None-Match): {e}"
-                ));
+                return refused(&format!("it has no conditional create (If-None-Match): {e}"));
             }
             Err(e) => return Err(e),
         }
@@ -77,11 +75,7 @@ impl Store {
         let name = format!("{path}-race");
         let racers = (0..RACERS).map(|i| {
             let (store, name) = (self.clone(), name.clone());
-            async move {
-                store
-                    .put_if_absent_verified(&name, format!("{name} {i}").into())
-                    .await
-            }
+            async move { store.put_if_absent_verified(&name, format!("{name} {i}").into()).await }
         });
         let outcomes = join_all(racers).await;
         self.delete(&name).await?;

@@ -45,11 +45,7 @@ pub(crate) fn assemble(wanted: &Range<u64>, requests: &[Range<u64>], bodies: &[B
         return slice(first);
     }
     let mut out = BytesMut::with_capacity((wanted.end - wanted.start) as usize);
-    let covering = requests
-        .iter()
-        .skip(first)
-        .take_while(|r| r.start < wanted.end)
-        .count();
+    let covering = requests.iter().skip(first).take_while(|r| r.start < wanted.end).count();
     (first..first + covering).for_each(|i| out.extend_from_slice(&slice(i)));
     out.freeze()
 }

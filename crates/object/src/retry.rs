@@ -110,9 +110,7 @@ impl Retry {
         Fut: Future<Output = Result<T, Failure>>,
     {
         let semaphore = match job.operation {
-            Operation::Get | Operation::Read | Operation::Head | Operation::List => {
-                Some(&self.reads)
-            }
+            Operation::Get | Operation::Read | Operation::Head | Operation::List => Some(&self.reads),
             Operation::Create | Operation::Part | Operation::Delete => Some(&self.writes),
             // Takes a permit per request itself, because one upload is many requests.
             Operation::Upload => None,
@@ -151,17 +149,12 @@ impl Retry {
             let before = self.clock.monotonic();
             let start = *started.get_or_insert(before);
             let left = total.saturating_sub(before.saturating_sub(start));
-            let limit = if job.stepwise {
-                Duration::MAX
-            } else {
-                per_try.min(left)
-            };
+            let limit = if job.stepwise { Duration::MAX } else { per_try.min(left) };
             let result = tokio::time::timeout(limit, attempt()).await;
             drop(permit);
             tries += 1;
             let now = self.clock.monotonic();
-            self.stats
-                .tried(job.operation, tries == 1, now.saturating_sub(before));
+            self.stats.tried(job.operation, tries == 1, now.saturating_sub(before));
             let failure = match result {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(failure)) => failure,
@@ -173,10 +166,7 @@ impl Retry {
             let pause = self.pause(tries);
             let spent = now.saturating_sub(start);
             if tries >= self.attempts_max || spent.saturating_add(pause) >= total {
-                let detail = format!(
-                    "gave up after {tries} tries in {spent:.1?}: {}",
-                    failure.detail
-                );
+                let detail = format!("gave up after {tries} tries in {spent:.1?}: {}", failure.detail);
                 return Err(Failure { detail, ..failure });
             }
             tracing::debug!(
@@ -193,9 +183,7 @@ impl Retry {
     /// Doubling from `backoff_min` to `backoff_max`, of which a random part between one half and all is waited.
     pub fn pause(&self, tries: u32) -> Duration {
         let doubled = self.backoff_min.saturating_mul(1u32 << (tries - 1).min(20));
-        doubled
-            .min(self.backoff_max)
-            .mul_f64(0.5 + 0.5 * self.rng.next_f64())
+        doubled.min(self.backoff_max).mul_f64(0.5 + 0.5 * self.rng.next_f64())
     }
 }
 
@@ -235,10 +223,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(n.load(Ordering::Relaxed), 3);
         assert_eq!(e.kind, ErrorKind::Unavailable);
-        assert!(
-            e.message.contains("3 tries") && e.message.contains("SlowDown"),
-            "{e}"
-        );
+        assert!(e.message.contains("3 tries") && e.message.contains("SlowDown"), "{e}");
         let s = r.stats.snapshot().operation(Operation::Get);
         assert_eq!((s.requests, s.retries, s.errors), (3, 2, 1));
     }

@@ -88,11 +88,9 @@ mod tests {
     async fn a_second_reader_joins_and_outlives_the_first() {
         let flights = Arc::new(SingleFlight::default());
         let (send, receive) = tokio::sync::oneshot::channel::<Bytes>();
-        let (first, joined) =
-            flights.join(key(), || async { Ok(receive.await.expect("sent below")) });
+        let (first, joined) = flights.join(key(), || async { Ok(receive.await.expect("sent below")) });
         assert!(!joined);
-        let (second, joined) =
-            flights.join(key(), || async { panic!("must not start a second read") });
+        let (second, joined) = flights.join(key(), || async { panic!("must not start a second read") });
         assert!(joined);
         drop(first);
         send.send(Bytes::from_static(b"1")).unwrap();

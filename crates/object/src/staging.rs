@@ -27,10 +27,7 @@ fn sweep_below(folder: &Path, before: SystemTime, depth: usize) -> usize {
         if kind.is_dir() && depth > 0 {
             removed += sweep_below(&entry.path(), before, depth - 1);
         } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_staging) {
-            let old = entry
-                .metadata()
-                .and_then(|m| m.modified())
-                .is_ok_and(|t| t < before);
+            let old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| t < before);
             if old && std::fs::remove_file(entry.path()).is_ok() {
                 removed += 1;
             }
@@ -40,9 +37,8 @@ fn sweep_below(folder: &Path, before: SystemTime, depth: usize) -> usize {
 }
 
 fn is_staging(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(stem, n)| {
-        !stem.is_empty() && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())
-    })
+    name.rsplit_once('#')
+        .is_some_and(|(stem, n)| !stem.is_empty() && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]

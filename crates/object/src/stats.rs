@@ -143,9 +143,7 @@ impl Stats {
     }
 
     pub(crate) fn failed(&self, operation: Operation) {
-        self.operations[operation as usize]
-            .errors
-            .fetch_add(1, Relaxed);
+        self.operations[operation as usize].errors.fetch_add(1, Relaxed);
     }
 }
 

@@ -10,8 +10,7 @@ use futures::future::{join_all, try_join_all};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions,
+    GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
 use trilith_model::rng::Rng;
 use trilith_model::{Clock, Error, ErrorKind, Result, SystemClock};
@@ -90,21 +89,11 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Wraps any backend, with the machine's clock and randomness. The disk tier of the cache needs [`Store::open`].
     pub fn new(inner: Arc<dyn ObjectStore>, options: StoreOptions) -> Self {
-        Self::new_with(
-            inner,
-            options,
-            Arc::new(SystemClock),
-            Arc::new(Rng::from_os()),
-        )
+        Self::new_with(inner, options, Arc::new(SystemClock), Arc::new(Rng::from_os()))
     }
 
     /// As `new`, with injected time and randomness.
-    pub fn new_with(
-        inner: Arc<dyn ObjectStore>,
-        options: StoreOptions,
-        clock: Arc<dyn Clock>,
-        rng: Arc<Rng>,
-    ) -> Self {
+    pub fn new_with(inner: Arc<dyn ObjectStore>, options: StoreOptions, clock: Arc<dyn Clock>, rng: Arc<Rng>) -> Self {
         let place = Place {
             url: inner.to_string(),
             ..Place::default()
@@ -115,10 +104,7 @@ impl Store {
 
     /// An empty store in memory, for tests.
     pub fn memory() -> Self {
-        Store::new(
-            Arc::new(object_store::memory::InMemory::new()),
-            StoreOptions::default(),
-        )
+        Store::new(Arc::new(object_store::memory::InMemory::new()), StoreOptions::default())
     }
 
     pub(crate) fn assemble(
@@ -188,19 +174,13 @@ impl Store {
             .retry
             .run(job, || async {
                 let opts = PutOptions::from(PutMode::Create);
-                match self
-                    .core
-                    .inner
-                    .put_opts(&location, bytes.clone().into(), opts)
-                    .await
-                {
+                match self.core.inner.put_opts(&location, bytes.clone().into(), opts).await {
                     Ok(_) => Ok(PutOutcome::Created),
                     // S3 says so while a rival is under way that may yet fail. Only asking again tells.
                     Err(e) if is_undecided_conflict(&e) => Err(e.into()),
-                    Err(
-                        object_store::Error::AlreadyExists { .. }
-                        | object_store::Error::Precondition { .. },
-                    ) => Ok(PutOutcome::Exists),
+                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                        Ok(PutOutcome::Exists)
+                    }
                     Err(e) => Err(e.into()),
                 }
             })
@@ -236,10 +216,7 @@ impl Store {
             .retry
             .run(job, || async {
                 let answer = self
-                    .in_time(
-                        0,
-                        self.core.inner.get_opts(&location, GetOptions::default()),
-                    )
+                    .in_time(0, self.core.inner.get_opts(&location, GetOptions::default()))
                     .await?;
                 let size = answer.meta.size;
                 if size > WHOLE_OBJECT_BYTES_MAX {
@@ -314,9 +291,7 @@ impl Store {
                 &self.stats().ranges_merged,
                 wanted.len().saturating_sub(requests.len()) as u64,
             );
-            let reads = requests
-                .iter()
-                .map(|r| self.read(&location, &shared_path, r.clone()));
+            let reads = requests.iter().map(|r| self.read(&location, &shared_path, r.clone()));
             let answers = try_join_all(reads).await?;
             for i in missing {
                 let mut body = ranges::assemble(&ranges[i], &requests, &answers);
@@ -333,10 +308,7 @@ impl Store {
                 bodies[i] = Some(body);
             }
         }
-        Ok(bodies
-            .into_iter()
-            .map(|b| b.expect("hit or read above"))
-            .collect())
+        Ok(bodies.into_iter().map(|b| b.expect("hit or read above")).collect())
     }
 
     /// Drops a range from the cache, for a reader whose checksum failed: the next read asks the backend.
@@ -383,13 +355,7 @@ impl Store {
                 Ok(())
             })
             .await
-            .or_else(|e| {
-                if e.kind == ErrorKind::NotFound {
-                    Ok(())
-                } else {
-                    Err(e)
-                }
-            })?;
+            .or_else(|e| if e.kind == ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
         let found = found.into_inner();
         if found.is_empty() {
             self.root_is_there().await?;
@@ -404,9 +370,7 @@ impl Store {
         let result = self
             .core
             .retry
-            .run(job, || async {
-                Ok(self.core.inner.delete(&location).await?)
-            })
+            .run(job, || async { Ok(self.core.inner.delete(&location).await?) })
             .await;
         match result {
             Err(e) if e.kind != ErrorKind::NotFound => Err(e),
@@ -416,8 +380,7 @@ impl Store {
 
     /// Where an object of the store is in the backend.
     pub(crate) fn location(&self, path: &str) -> Result<Path> {
-        let invalid =
-            |e: &dyn std::fmt::Display| Error::invalid(format!("object path {path:?}: {e}"));
+        let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("object path {path:?}: {e}"));
         if path.is_empty() || path.starts_with('/') || path.ends_with('/') {
             return Err(invalid(&"must be relative and name an object"));
         }
@@ -425,8 +388,7 @@ impl Store {
     }
 
     fn folder(&self, path: &str) -> Result<Path> {
-        let below =
-            Path::parse(path).map_err(|e| Error::invalid(format!("object path {path:?}: {e}")))?;
+        let below = Path::parse(path).map_err(|e| Error::invalid(format!("object path {path:?}: {e}")))?;
         let prefix = &self.core.place.prefix;
         if prefix.as_ref().is_empty() {
             return Ok(below);
@@ -437,10 +399,7 @@ impl Store {
     fn info(&self, meta: &ObjectMeta) -> ObjectInfo {
         let full = meta.location.as_ref();
         let prefix = self.core.place.prefix.as_ref();
-        let path = full
-            .strip_prefix(prefix)
-            .unwrap_or(full)
-            .trim_start_matches('/');
+        let path = full.strip_prefix(prefix).unwrap_or(full).trim_start_matches('/');
         ObjectInfo {
             path: path.to_owned(),
             size: meta.size,
@@ -482,12 +441,7 @@ impl Store {
     /// One request, shared with whoever asks for the same at the same time.
     async fn read(&self, location: &Path, path: &Arc<str>, range: Range<u64>) -> Result<Bytes> {
         let read = || {
-            let (store, location, path, range) = (
-                self.clone(),
-                location.clone(),
-                Arc::clone(path),
-                range.clone(),
-            );
+            let (store, location, path, range) = (self.clone(), location.clone(), Arc::clone(path), range.clone());
             async move { store.read_alone(&location, &path, range).await }
         };
         if !self.cached {
@@ -523,12 +477,7 @@ impl Store {
     }
 
     /// A range behind the end is an error with many faces; the object's size tells.
-    async fn why_no_range(
-        &self,
-        location: &Path,
-        range: &Range<u64>,
-        error: object_store::Error,
-    ) -> Failure {
+    async fn why_no_range(&self, location: &Path, range: &Range<u64>, error: object_store::Error) -> Failure {
         let behind_the_end = status(&error) == Some(416);
         let failure = Failure::from(error);
         if failure.kind == ErrorKind::NotFound || (failure.retry && !behind_the_end) {
@@ -550,10 +499,7 @@ impl Store {
         match self.head(path).await? {
             Some(info) if info.size >= longest.end => Ok(()),
             Some(info) => Err(too_short(info.size, longest).into_error("read", path)),
-            None => {
-                Err(Failure::permanent(ErrorKind::NotFound, "no such object")
-                    .into_error("read", path))
-            }
+            None => Err(Failure::permanent(ErrorKind::NotFound, "no such object").into_error("read", path)),
         }
     }
 
@@ -572,12 +518,10 @@ impl Store {
 
     async fn root_is_there(&self) -> Result<()> {
         match &self.core.place.root {
-            Some(root) if !tokio::fs::try_exists(root).await.unwrap_or(false) => {
-                Err(Error::unavailable(format!(
-                    "object store: the folder {} is gone",
-                    root.display()
-                )))
-            }
+            Some(root) if !tokio::fs::try_exists(root).await.unwrap_or(false) => Err(Error::unavailable(format!(
+                "object store: the folder {} is gone",
+                root.display()
+            ))),
             _ => Ok(()),
         }
     }

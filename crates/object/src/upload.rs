@@ -42,9 +42,7 @@ impl Store {
         let location = self.location(path)?;
         let len = bytes.len() as u64;
         if len > self.core.options.part_bytes {
-            return self
-                .upload_in_parts(path, &location, Body::Memory(&bytes), len)
-                .await;
+            return self.upload_in_parts(path, &location, Body::Memory(&bytes), len).await;
         }
         let job = Job::new(Operation::Upload, path, len);
         self.core
@@ -65,13 +63,10 @@ impl Store {
     /// `Internal` when the file cannot be read or changes its length.
     pub async fn upload_file(&self, path: &str, file: &FilePath) -> Result<()> {
         let location = self.location(path)?;
-        let failed =
-            |e: std::io::Error| Error::internal(format!("upload of {}: {e}", file.display()));
+        let failed = |e: std::io::Error| Error::internal(format!("upload of {}: {e}", file.display()));
         let len = tokio::fs::metadata(file).await.map_err(failed)?.len();
         if len > self.core.options.part_bytes {
-            return self
-                .upload_in_parts(path, &location, Body::File(file), len)
-                .await;
+            return self.upload_in_parts(path, &location, Body::File(file), len).await;
         }
         let bytes = tokio::fs::read(file).await.map_err(failed)?;
         if bytes.len() as u64 != len {
@@ -80,13 +75,7 @@ impl Store {
         self.upload(path, bytes.into()).await
     }
 
-    async fn upload_in_parts(
-        &self,
-        path: &str,
-        location: &Path,
-        body: Body<'_>,
-        len: u64,
-    ) -> Result<()> {
+    async fn upload_in_parts(&self, path: &str, location: &Path, body: Body<'_>, len: u64) -> Result<()> {
         let job = Job::new(Operation::Upload, path, len);
         self.core
             .retry
@@ -96,23 +85,12 @@ impl Store {
         Ok(())
     }
 
-    async fn upload_once(
-        &self,
-        path: &str,
-        location: &Path,
-        body: &Body<'_>,
-        len: u64,
-    ) -> Result<(), Failure> {
-        let policy = Arc::new(PartRetry {
-            store: self.clone(),
-        });
+    async fn upload_once(&self, path: &str, location: &Path, body: &Body<'_>, len: u64) -> Result<(), Failure> {
+        let policy = Arc::new(PartRetry { store: self.clone() });
         let options = PutMultipartOptions::default().with_retry_policy(policy);
         let mut upload = {
             let _permit = self.permit().await?;
-            self.core
-                .inner
-                .put_multipart_opts(location, options)
-                .await?
+            self.core.inner.put_multipart_opts(location, options).await?
         };
         let sent = self.send_parts(path, upload.as_mut(), body, len).await;
         let result = match sent {
@@ -124,18 +102,11 @@ impl Store {
         };
         // The answer to `complete` may be lost, or a repeated `complete` may find the upload gone because the first
         // one worked. The name is ours alone, so an object of the right length is the one just sent.
-        let head = tokio::time::timeout(
-            self.core.retry.request_timeout(0),
-            self.core.inner.head(location),
-        )
-        .await;
+        let head = tokio::time::timeout(self.core.retry.request_timeout(0), self.core.inner.head(location)).await;
         if head.is_ok_and(|h| h.is_ok_and(|meta| meta.size == len)) {
             return Ok(());
         }
-        if !matches!(
-            tokio::time::timeout(ABORT_TIMEOUT, upload.abort()).await,
-            Ok(Ok(()))
-        ) {
+        if !matches!(tokio::time::timeout(ABORT_TIMEOUT, upload.abort()).await, Ok(Ok(()))) {
             tracing::debug!(path, "parts of a failed upload could not be removed");
         }
         // A vanished upload (`NoSuchUpload`) is a 404, but not an answer to anybody's question.
@@ -145,11 +116,7 @@ impl Store {
         } else {
             failure.kind
         };
-        Err(Failure {
-            retry,
-            kind,
-            ..failure
-        })
+        Err(Failure { retry, kind, ..failure })
     }
 
     async fn send_parts(
@@ -189,16 +156,11 @@ impl Store {
                     .total_timeout
                     .saturating_add(self.core.retry.request_timeout(n));
                 let sent = tokio::time::timeout(limit, request).await;
-                self.stats().tried(
-                    Operation::Part,
-                    true,
-                    self.core.retry.now().saturating_sub(before),
-                );
+                self.stats()
+                    .tried(Operation::Part, true, self.core.retry.now().saturating_sub(before));
                 match sent {
                     Ok(result) => result.map_err(Failure::from),
-                    Err(_) => Err(Failure::retry(format!(
-                        "a part of {path} took longer than {limit:?}"
-                    ))),
+                    Err(_) => Err(Failure::retry(format!("a part of {path} took longer than {limit:?}"))),
                 }
             });
             while in_flight.len() >= PARTS_IN_FLIGHT {
@@ -216,10 +178,7 @@ impl Store {
 }
 
 fn unreadable(e: std::io::Error) -> Failure {
-    Failure::permanent(
-        ErrorKind::Internal,
-        format!("the file to upload cannot be read: {e}"),
-    )
+    Failure::permanent(ErrorKind::Internal, format!("the file to upload cannot be read: {e}"))
 }
 
 /// Repeats one part, with the same limits and pauses as every other request.
@@ -238,9 +197,7 @@ impl RetryPolicy for PartRetry {
     async fn retry(&self, context: RetryContext) -> bool {
         let again = match context.failure {
             RetryFailure::Status(status) => {
-                status.is_server_error()
-                    || status.is_success()
-                    || matches!(status.as_u16(), 408 | 409 | 429)
+                status.is_server_error() || status.is_success() || matches!(status.as_u16(), 408 | 409 | 429)
             }
             RetryFailure::Transport(_) => true,
             _ => false,
@@ -250,9 +207,7 @@ impl RetryPolicy for PartRetry {
         if !again || tries >= options.attempts_max || context.elapsed >= options.total_timeout {
             return false;
         }
-        self.store
-            .stats()
-            .tried(Operation::Part, false, Duration::ZERO);
+        self.store.stats().tried(Operation::Part, false, Duration::ZERO);
         tokio::time::sleep(self.store.core.retry.pause(tries)).await;
         true
     }

@@ -71,10 +71,8 @@ impl Faults for HttpFaults<'_> {
         self.0.inject(Fault::Error503 { times });
     }
     fn lose_create_replies(&self, times: u32) {
-        self.0.inject_for(
-            Filter::method(Method::PUT),
-            Fault::DropReplyAfterApply { times },
-        );
+        self.0
+            .inject_for(Filter::method(Method::PUT), Fault::DropReplyAfterApply { times });
     }
     fn slow_reads(&self, delay: Duration, times: u32) {
         self.0
@@ -128,10 +126,7 @@ async fn local_folder() {
     .await
     .unwrap();
     synced.probe().await.unwrap();
-    faulty_backend(Arc::new(
-        LocalFileSystem::new_with_prefix(dir.path()).unwrap(),
-    ))
-    .await;
+    faulty_backend(Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap())).await;
 }
 
 fn server() -> (tempfile::TempDir, S3Server) {
@@ -148,14 +143,9 @@ async fn open_s3(server: &S3Server, url: &str, options: StoreOptions) -> Store {
         part_bytes: 5 << 20,
         ..options
     };
-    Store::open(
-        url,
-        options,
-        Arc::new(SystemClock),
-        Arc::new(Rng::from_os()),
-    )
-    .await
-    .unwrap()
+    Store::open(url, options, Arc::new(SystemClock), Arc::new(Rng::from_os()))
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,10 +155,7 @@ async fn s3() {
     conformance::contract(&store).await;
     conformance::under_faults(&store, &HttpFaults(&server), SLOW).await;
     store.upload("x/y", "z".into()).await.unwrap();
-    assert_eq!(
-        std::fs::read(dir.path().join("bucket/some/prefix/x/y")).unwrap(),
-        b"z"
-    );
+    assert_eq!(std::fs::read(dir.path().join("bucket/some/prefix/x/y")).unwrap(), b"z");
     let whole = open_s3(&server, "s3://bucket", options()).await;
     assert_eq!(whole.list("some").await.unwrap()[0].path, "some/prefix/x/y");
 }
@@ -182,29 +169,17 @@ fn s3_from_the_environment() {
         .envs(server.env())
         .output()
         .unwrap();
-    assert!(
-        child.status.success(),
-        "{}",
-        String::from_utf8_lossy(&child.stdout)
-    );
-    assert_eq!(
-        std::fs::read(dir.path().join("bucket/env/x")).unwrap(),
-        b"y"
-    );
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    assert_eq!(std::fs::read(dir.path().join("bucket/env/x")).unwrap(), b"y");
 }
 
 #[tokio::test]
 #[ignore = "the child of s3_from_the_environment"]
 async fn s3_environment_child() {
     let rng = Arc::new(Rng::from_os());
-    let store = Store::open(
-        "s3://bucket/env",
-        StoreOptions::default(),
-        Arc::new(SystemClock),
-        rng,
-    )
-    .await
-    .unwrap();
+    let store = Store::open("s3://bucket/env", StoreOptions::default(), Arc::new(SystemClock), rng)
+        .await
+        .unwrap();
     assert!(
         store.url().contains("s3://bucket/env at http://127.0.0.1:"),
         "{}",
@@ -219,14 +194,8 @@ async fn s3_conflicts_are_asked_again() {
     let (_dir, server) = server();
     let store = open_s3(&server, "s3://bucket", options()).await;
     server.inject_for(Filter::method(Method::PUT), Fault::Conflict409 { times: 3 });
-    assert_eq!(
-        store.put_if_absent("a", "1".into()).await.unwrap(),
-        PutOutcome::Created
-    );
-    server.inject_for(
-        Filter::method(Method::PUT),
-        Fault::Conflict409 { times: ALWAYS },
-    );
+    assert_eq!(store.put_if_absent("a", "1".into()).await.unwrap(), PutOutcome::Created);
+    server.inject_for(Filter::method(Method::PUT), Fault::Conflict409 { times: ALWAYS });
     let e = store.put_if_absent("b", "1".into()).await.unwrap_err();
     assert_eq!(
         e.kind,
@@ -261,24 +230,11 @@ async fn s3_lists_go_on_where_they_broke() {
     }
     let store = open_s3(&server, "s3://bucket/prefix", options()).await;
     // Page one comes, page two is refused twice; the third try asks for what follows page one.
-    server.inject_for(
-        Filter::path("continuation-token="),
-        Fault::Error503 { times: 1 },
-    );
+    server.inject_for(Filter::path("continuation-token="), Fault::Error503 { times: 1 });
     server.inject_for(Filter::path("start-after="), Fault::Error503 { times: 1 });
     let before = server.requests();
-    let mut names: Vec<String> = store
-        .list("many")
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|o| o.path)
-        .collect();
-    assert_eq!(
-        server.requests() - before,
-        5,
-        "three pages, two of them refused once"
-    );
+    let mut names: Vec<String> = store.list("many").await.unwrap().into_iter().map(|o| o.path).collect();
+    assert_eq!(server.requests() - before, 5, "three pages, two of them refused once");
     assert!(names.is_sorted());
     names.dedup();
     assert_eq!(names.len(), 2_500);
@@ -294,13 +250,7 @@ async fn s3_parts_are_repeated_alone() {
     );
     let body = conformance::pattern(18 << 20);
     store.upload("large", body.clone()).await.unwrap();
-    assert!(
-        store
-            .get("large")
-            .await
-            .unwrap()
-            .is_some_and(|got| got == body)
-    );
+    assert!(store.get("large").await.unwrap().is_some_and(|got| got == body));
     let stats = store.stats().snapshot();
     assert_eq!(
         stats.operation(Operation::Upload).requests,
@@ -313,21 +263,8 @@ async fn s3_parts_are_repeated_alone() {
         Fault::DropReplyAfterApply { times: 1 },
     );
     store.upload("other", body.clone()).await.unwrap();
-    assert!(
-        store
-            .get("other")
-            .await
-            .unwrap()
-            .is_some_and(|got| got == body)
-    );
-    assert_eq!(
-        store
-            .stats()
-            .snapshot()
-            .operation(Operation::Upload)
-            .requests,
-        2
-    );
+    assert!(store.get("other").await.unwrap().is_some_and(|got| got == body));
+    assert_eq!(store.stats().snapshot().operation(Operation::Upload).requests, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,10 +274,7 @@ async fn s3_what_is_wrong_at_start_is_one_readable_line() {
         let e = store.probe().await.unwrap_err();
         assert_eq!(e.kind, kind, "{e}");
         for word in words {
-            assert!(
-                e.message.contains(word) && !e.message.contains('\n'),
-                "{word}: {e}"
-            );
+            assert!(e.message.contains(word) && !e.message.contains('\n'), "{word}: {e}");
         }
     };
     let few = StoreOptions {
@@ -377,19 +311,10 @@ async fn s3_what_is_wrong_at_start_is_one_readable_line() {
     .await;
     server.clear_faults();
     store.probe().await.unwrap();
-    assert_eq!(
-        store.list("").await.unwrap(),
-        [],
-        "probes leave nothing behind"
-    );
+    assert_eq!(store.list("").await.unwrap(), [], "probes leave nothing behind");
 
     drop(server);
-    check(
-        store,
-        ErrorKind::Unavailable,
-        &["s3://bucket", "gave up after 2 tries"],
-    )
-    .await;
+    check(store, ErrorKind::Unavailable, &["s3://bucket", "gave up after 2 tries"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,10 +344,7 @@ async fn cached_ranges_ask_the_backend_once() {
     assert_eq!(read(&store).await, 0);
     assert_eq!(read(&store.without_cache()).await, 2);
     let stats = store.stats().snapshot();
-    assert_eq!(
-        (stats.cache_hits, stats.cache_misses, stats.ranges_merged),
-        (3, 3, 2)
-    );
+    assert_eq!((stats.cache_hits, stats.cache_misses, stats.ranges_merged), (3, 3, 2));
     store.forget("a", 0..1000);
     assert_eq!(read(&store).await, 1);
     store.close().await;
@@ -491,11 +413,7 @@ async fn a_storm_of_everything_gives_no_wrong_answer() {
             async move {
                 let path = format!("storm/{}", i % 10);
                 let body = bytes::Bytes::from(format!("writer {i} {}", "x".repeat(2000)));
-                let won = store
-                    .put_if_absent_verified(&path, body.clone())
-                    .await
-                    .unwrap()
-                    == PutOutcome::Created;
+                let won = store.put_if_absent_verified(&path, body.clone()).await.unwrap() == PutOutcome::Created;
                 let stored = store.get(&path).await.unwrap().unwrap();
                 assert_eq!(won, stored == body, "seed {seed}, writer {i}");
                 let range = store.get_range(&path, 3..1800).await.unwrap();
@@ -503,11 +421,7 @@ async fn a_storm_of_everything_gives_no_wrong_answer() {
                 won
             }
         });
-        let winners = futures::future::join_all(jobs)
-            .await
-            .into_iter()
-            .filter(|w| *w)
-            .count();
+        let winners = futures::future::join_all(jobs).await.into_iter().filter(|w| *w).count();
         assert_eq!(winners, 10, "seed {seed}");
         assert_eq!(store.list("storm").await.unwrap().len(), 10, "seed {seed}");
     }
@@ -531,10 +445,7 @@ async fn a_full_disk_refuses_and_recovers() {
     )
     .await
     .unwrap();
-    let (small, large) = (
-        conformance::pattern(900 << 10),
-        conformance::pattern(16 << 20),
-    );
+    let (small, large) = (conformance::pattern(900 << 10), conformance::pattern(16 << 20));
     let full = |e: trilith_model::Error| {
         assert_eq!(e.kind, ErrorKind::Unavailable, "{e}");
         assert!(
@@ -545,10 +456,7 @@ async fn a_full_disk_refuses_and_recovers() {
     full(store.upload("large", large).await.unwrap_err());
     let mut stored = 0;
     loop {
-        match store
-            .put_if_absent(&format!("small/{stored}"), small.clone())
-            .await
-        {
+        match store.put_if_absent(&format!("small/{stored}"), small.clone()).await {
             Ok(outcome) => assert_eq!(outcome, PutOutcome::Created),
             Err(e) => break full(e),
         }
@@ -557,21 +465,14 @@ async fn a_full_disk_refuses_and_recovers() {
     }
     assert!(stored > 0);
     let listed = store.list("").await.unwrap();
-    assert_eq!(
-        listed.len(),
-        stored,
-        "what was refused left nothing: {listed:?}"
-    );
+    assert_eq!(listed.len(), stored, "what was refused left nothing: {listed:?}");
     assert_eq!(
         std::fs::read_dir(format!("{url}/small")).unwrap().count(),
         stored,
         "no staging files either"
     );
     for object in listed {
-        assert_eq!(
-            store.get(&object.path).await.unwrap().as_ref(),
-            Some(&small)
-        );
+        assert_eq!(store.get(&object.path).await.unwrap().as_ref(), Some(&small));
         store.delete(&object.path).await.unwrap();
     }
     store.probe().await.unwrap();

@@ -58,10 +58,7 @@ impl Filter {
 
     pub(crate) fn matches(&self, method: &Method, path: &str) -> bool {
         self.method.as_ref().is_none_or(|m| m == method)
-            && self
-                .path_contains
-                .as_ref()
-                .is_none_or(|p| path.contains(p.as_str()))
+            && self.path_contains.as_ref().is_none_or(|p| path.contains(p.as_str()))
     }
 }
 

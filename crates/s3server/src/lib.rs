@@ -58,10 +58,7 @@ impl S3Server {
     /// # Errors
     /// As `start`, or the port is taken.
     pub fn start_at(dir: impl AsRef<Path>, address: SocketAddr) -> Result<S3Server> {
-        let root = dir
-            .as_ref()
-            .canonicalize()
-            .context("the folder of the S3 server")?;
+        let root = dir.as_ref().canonicalize().context("the folder of the S3 server")?;
         let files = s3s_fs::FileSystem::new(&root).map_err(|e| anyhow::anyhow!("s3s-fs: {e:?}"))?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
@@ -84,18 +81,16 @@ impl S3Server {
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("s3server".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = accept(listener, serving) => {}
-                        _ = stopped => {}
-                    }
-                });
-                // Cuts open connections, as a killed server does.
-                runtime.shutdown_background();
-            })?;
+        let thread = std::thread::Builder::new().name("s3server".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, serving) => {}
+                    _ = stopped => {}
+                }
+            });
+            // Cuts open connections, as a killed server does.
+            runtime.shutdown_background();
+        })?;
         Ok(S3Server {
             address,
             root,

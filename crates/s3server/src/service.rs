@@ -34,10 +34,7 @@ pub(crate) struct Shared {
     pub requests: AtomicU64,
 }
 
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Error> {
+pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Error> {
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let path = request
         .uri()
@@ -45,20 +42,13 @@ pub(crate) async fn serve(
         .map_or_else(String::new, |p| p.as_str().to_owned());
     let fault = shared.faults.lock().take(request.method(), &path);
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, REQUEST_BYTES_MAX)
-        .collect()
-        .await?
-        .to_bytes();
+    let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await?.to_bytes();
     match &fault {
         Some(Fault::Error503 { .. }) => {
             return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", &path));
         }
         Some(Fault::Conflict409 { .. }) => {
-            return Ok(refusal(
-                StatusCode::CONFLICT,
-                "ConditionalRequestConflict",
-                &path,
-            ));
+            return Ok(refusal(StatusCode::CONFLICT, "ConditionalRequestConflict", &path));
         }
         Some(Fault::AccessDenied { .. }) => {
             return Ok(refusal(StatusCode::FORBIDDEN, "AccessDenied", &path));
@@ -69,12 +59,7 @@ pub(crate) async fn serve(
         return Ok(refusal(StatusCode::NOT_FOUND, "NoSuchBucket", &path));
     }
     let forgetful = matches!(fault, Some(Fault::IgnoreConditions { .. }));
-    let response = apply(
-        &shared,
-        Request::from_parts(parts, s3s::Body::from(body)),
-        forgetful,
-    )
-    .await?;
+    let response = apply(&shared, Request::from_parts(parts, s3s::Body::from(body)), forgetful).await?;
     match fault {
         // An error instead of an answer makes hyper close the connection.
         Some(Fault::DropReplyAfterApply { .. }) => Err("the reply is dropped on purpose".into()),
@@ -87,11 +72,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn apply(
-    shared: &Shared,
-    request: Request<s3s::Body>,
-    forgetful: bool,
-) -> Result<Response<Body>, Error> {
+async fn apply(shared: &Shared, request: Request<s3s::Body>, forgetful: bool) -> Result<Response<Body>, Error> {
     let read_only = matches!(*request.method(), Method::GET | Method::HEAD);
     let response = if read_only {
         let _guard = shared.lock.read().await;
@@ -101,9 +82,7 @@ async fn apply(
         if forgetful && request.headers().contains_key(IF_NONE_MATCH) {
             // The header is part of the signature, so the object goes instead of the condition. Keys of tests need
             // no decoding.
-            let object = shared
-                .root
-                .join(request.uri().path().trim_start_matches('/'));
+            let object = shared.root.join(request.uri().path().trim_start_matches('/'));
             let _ = tokio::fs::remove_file(object).await;
         }
         shared.s3.call(request).await
@@ -117,11 +96,7 @@ async fn bucket_is_missing(shared: &Shared, method: &Method, path: &str) -> bool
     let path = path.trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let creates_bucket = *method == Method::PUT && key.is_empty();
-    !bucket.is_empty()
-        && !creates_bucket
-        && !tokio::fs::try_exists(shared.root.join(bucket))
-            .await
-            .unwrap_or(false)
+    !bucket.is_empty() && !creates_bucket && !tokio::fs::try_exists(shared.root.join(bucket)).await.unwrap_or(false)
 }
 
 fn refusal(status: StatusCode, code: &str, path: &str) -> Response<Body> {
@@ -130,15 +105,12 @@ fn refusal(status: StatusCode, code: &str, path: &str) -> Response<Body> {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected or refused by the test \
          server</Message><Resource>{path}</Resource></Error>"
     );
-    let body = Full::new(Bytes::from(body))
-        .map_err(infallible)
-        .boxed_unsync();
+    let body = Full::new(Bytes::from(body)).map_err(infallible).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        http::HeaderValue::from_static("application/xml"),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static("application/xml"));
     response
 }
 
@@ -152,10 +124,7 @@ async fn truncate(response: Response<Body>) -> Result<Response<Body>, Error> {
         tokio::time::sleep(Duration::from_millis(5)).await;
         Err(Error::from("the body is cut on purpose"))
     }));
-    Ok(Response::from_parts(
-        parts,
-        StreamBody::new(frames).boxed_unsync(),
-    ))
+    Ok(Response::from_parts(parts, StreamBody::new(frames).boxed_unsync()))
 }
 
 fn infallible(e: Infallible) -> Error {

@@ -23,17 +23,9 @@ pub fn main(invocation: &Invocation, action: &BlocksAction) -> anyhow::Result<()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let store = open_object_store(
-            &config,
-            None,
-            Arc::new(SystemClock),
-            Arc::new(Rng::from_os()),
-        )
-        .await?;
+        let store = open_object_store(&config, None, Arc::new(SystemClock), Arc::new(Rng::from_os())).await?;
         match action {
-            BlocksAction::List { signal, tenant } => {
-                list(&store, signal.as_deref(), tenant.as_deref()).await
-            }
+            BlocksAction::List { signal, tenant } => list(&store, signal.as_deref(), tenant.as_deref()).await,
             BlocksAction::Show { id } => show(&store, id).await,
             BlocksAction::Verify { id } => verify(&store, id.as_deref()).await,
         }
@@ -49,11 +41,7 @@ async fn load(store: &Store, wanted: Option<&str>) -> anyhow::Result<Vec<(Signal
         let state = inspect::load(store, signal)
             .await
             .with_context(|| format!("cannot load the manifest of {signal}"))?;
-        out.extend(
-            inspect::handles(&state, signal, store)
-                .into_iter()
-                .map(|b| (signal, b)),
-        );
+        out.extend(inspect::handles(&state, signal, store).into_iter().map(|b| (signal, b)));
     }
     Ok(out)
 }

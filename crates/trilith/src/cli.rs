@@ -81,9 +81,7 @@ pub fn command() -> Command {
     let id = || Arg::new("id").value_name("ID");
     cmd.subcommand(
         Command::new("check-config")
-            .about(
-                "Check a settings file and exit: 0 when it is fine, 1 with one line per mistake.",
-            )
+            .about("Check a settings file and exit: 0 when it is fine, 1 with one line per mistake.")
             .arg(
                 Arg::new("file")
                     .required(true)
@@ -91,10 +89,7 @@ pub fn command() -> Command {
                     .value_parser(value_parser!(PathBuf)),
             ),
     )
-    .subcommand(
-        Command::new("config-reference")
-            .about("Print the reference page of all settings (Markdown)."),
-    )
+    .subcommand(Command::new("config-reference").about("Print the reference page of all settings (Markdown)."))
     .subcommand(
         Command::new("blocks")
             .about("Look at the blocks in the store; the server may be running.")
@@ -146,10 +141,7 @@ fn from_matches(m: &ArgMatches) -> Invocation {
                     }),
                     s,
                 ),
-                Some(("verify", s)) => (
-                    Action::Blocks(BlocksAction::Verify { id: text(s, "id") }),
-                    s,
-                ),
+                Some(("verify", s)) => (Action::Blocks(BlocksAction::Verify { id: text(s, "id") }), s),
                 Some((_, s)) => (
                     Action::Blocks(BlocksAction::List {
                         signal: text(s, "signal"),
@@ -185,11 +177,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Invocation {
         let argv = std::iter::once("trilith").chain(args.iter().copied());
-        from_matches(
-            &command()
-                .try_get_matches_from(argv)
-                .expect("valid arguments"),
-        )
+        from_matches(&command().try_get_matches_from(argv).expect("valid arguments"))
     }
 
     #[test]
@@ -217,16 +205,10 @@ mod tests {
 
     #[test]
     fn subcommands_take_the_same_flags_on_either_side() {
-        for args in [
-            ["--data-dir", "d", "blocks", "ls"],
-            ["blocks", "ls", "--data-dir", "d"],
-        ] {
+        for args in [["--data-dir", "d", "blocks", "ls"], ["blocks", "ls", "--data-dir", "d"]] {
             let i = parse(&args);
             assert_eq!(i.flags["data-dir"], "d");
-            assert!(matches!(
-                i.action,
-                Action::Blocks(BlocksAction::List { .. })
-            ));
+            assert!(matches!(i.action, Action::Blocks(BlocksAction::List { .. })));
         }
     }
 }

@@ -17,32 +17,20 @@ impl DataDir {
     /// # Errors
     /// The directory cannot be made or written, or another process owns it.
     pub fn open(path: &Path) -> anyhow::Result<DataDir> {
-        std::fs::create_dir_all(path).with_context(|| {
-            format!(
-                "cannot make the data directory {} (data-dir)",
-                path.display()
-            )
-        })?;
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the data directory {} (data-dir)", path.display()))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&lock_path)
-            .with_context(|| {
-                format!(
-                    "the data directory {} is not writable (data-dir)",
-                    path.display()
-                )
-            })?;
+            .with_context(|| format!("the data directory {} is not writable (data-dir)", path.display()))?;
         if !lock
             .try_lock_exclusive()
             .with_context(|| format!("cannot lock {}", lock_path.display()))?
         {
-            bail!(
-                "another process owns the data directory {} (data-dir)",
-                path.display()
-            );
+            bail!("another process owns the data directory {} (data-dir)", path.display());
         }
         Ok(DataDir {
             path: path.to_owned(),
@@ -56,8 +44,7 @@ impl DataDir {
     /// As the operating system says.
     pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = self.path.join(name);
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(folder)
     }
 }

@@ -33,9 +33,7 @@ pub async fn bind(setting: &'static str, address: &str) -> anyhow::Result<Bound>
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} ({setting})"))?;
-    let address = listener
-        .local_addr()
-        .context("a bound socket has an address")?;
+    let address = listener.local_addr().context("a bound socket has an address")?;
     Ok(Bound {
         setting,
         address,
@@ -70,12 +68,8 @@ impl Bound {
                     .http1()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT);
-                server
-                    .http2()
-                    .timer(TokioTimer::new())
-                    .adaptive_window(true);
-                let connection =
-                    server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                server.http2().timer(TokioTimer::new()).adaptive_window(true);
+                let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
                 tokio::pin!(connection);
                 tokio::select! {
                     // Errors here are the client's: resets, nonsense, time-outs.

@@ -21,12 +21,7 @@ pub struct Routers {
     pub otlp_http: Router,
 }
 
-pub fn all(
-    shared: &Shared,
-    stores: &Arc<Stores>,
-    process: &Arc<Process>,
-    http: &Arc<HttpMetrics>,
-) -> Routers {
+pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: &Arc<HttpMetrics>) -> Routers {
     // One for all protocols: a tenant's rate counts however its data come in.
     let rates = Arc::new(RateLimiter::new(shared.clock.clone()));
     let finish = |listener: &'static str, router: Router| {
@@ -41,8 +36,7 @@ pub fn all(
                 observe,
             ))
     };
-    let ops =
-        |name, signals, links: &[(&str, &str)]| ops::router(process.clone(), name, signals, links);
+    let ops = |name, signals, links: &[(&str, &str)]| ops::router(process.clone(), name, signals, links);
 
     let prom = prom::Prom {
         shared: shared.clone(),

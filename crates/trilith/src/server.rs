@@ -71,13 +71,7 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let bound = Listeners::bind(&config.listen).await?;
     let limits = Arc::new(LiveLimits::new(&config));
-    let opening = Stores::open(
-        &config,
-        &data_dir,
-        clock.clone(),
-        rng.clone(),
-        limits.clone(),
-    );
+    let opening = Stores::open(&config, &data_dir, clock.clone(), rng.clone(), limits.clone());
     let stores = tokio::select! {
         opened = opening => Arc::new(opened?),
         () = stop_signals.stop() => return Ok(()),
@@ -133,11 +127,7 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     }
     process.state.store(READY, Ordering::Relaxed);
     announce(&addresses);
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        storage = stores.url(),
-        "ready"
-    );
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), storage = stores.url(), "ready");
 
     while !stop_signals.next().await {
         match process.reload().await {
@@ -157,20 +147,12 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn shut_down(
-    stop: &CancellationToken,
-    connections: &TaskTracker,
-    background: &TaskTracker,
-    stores: &Stores,
-) {
+async fn shut_down(stop: &CancellationToken, connections: &TaskTracker, background: &TaskTracker, stores: &Stores) {
     // Cancels nothing that is in flight: connections finish their request, loops their step.
     stop.cancel();
     connections.close();
     background.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
         tracing::warn!(left = connections.len(), "requests cut off");
     }
     let rest = async {
@@ -178,10 +160,7 @@ async fn shut_down(
         stores.close().await;
         background.wait().await;
     };
-    if tokio::time::timeout(STOP_TIMEOUT - DRAIN_TIMEOUT, rest)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(STOP_TIMEOUT - DRAIN_TIMEOUT, rest).await.is_err() {
         tracing::warn!("background work cut off");
     }
 }
@@ -326,8 +305,7 @@ impl Admin for Process {
     }
 
     async fn reload(&self) -> std::result::Result<(), String> {
-        let config = config::load(self.config_file.as_deref(), &self.flags)
-            .map_err(|errors| errors.join("; "))?;
+        let config = config::load(self.config_file.as_deref(), &self.flags).map_err(|errors| errors.join("; "))?;
         self.limits.reload(&config);
         Ok(())
     }

@@ -67,12 +67,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    async fn shard<E: Engine>(
-        &self,
-        engine: E,
-        head_bytes: u64,
-        retention: Duration,
-    ) -> anyhow::Result<Shard<E>> {
+    async fn shard<E: Engine>(&self, engine: E, head_bytes: u64, retention: Duration) -> anyhow::Result<Shard<E>> {
         let signal = engine.signal();
         let mut options = ShardOptions::defaults(signal, &self.scratch);
         options.head_bytes_max = head_bytes;
@@ -124,8 +119,8 @@ impl Stores {
             segment_bytes: config.wal_segment_bytes,
             ..trilith_wal::Options::new(data_dir.folder("wal")?)
         };
-        let (wal, mut replay) = Wal::open(wal_options, Lsn(0), clock.clone())
-            .context("cannot open the write-ahead log")?;
+        let (wal, mut replay) =
+            Wal::open(wal_options, Lsn(0), clock.clone()).context("cannot open the write-ahead log")?;
         let opening = Opening {
             config,
             store: store.clone(),
@@ -135,21 +130,13 @@ impl Stores {
             scratch: data_dir.folder("scratch")?,
         };
         let metrics = opening
-            .shard(
-                MetricsEngine,
-                config.head_bytes.metrics,
-                config.retention.metrics,
-            )
+            .shard(MetricsEngine, config.head_bytes.metrics, config.retention.metrics)
             .await?;
         let logs = opening
             .shard(LogsEngine, config.head_bytes.logs, config.retention.logs)
             .await?;
         let traces = opening
-            .shard(
-                TracesEngine,
-                config.head_bytes.traces,
-                config.retention.traces,
-            )
+            .shard(TracesEngine, config.head_bytes.traces, config.retention.traces)
             .await?;
         let positions = [
             (Signal::Metrics, metrics.wal_upto()),
@@ -169,13 +156,7 @@ impl Stores {
                 limits.clone(),
                 MetricsOptions::default(),
             )),
-            logs: LogsStore::new(
-                logs,
-                wal.clone(),
-                clock,
-                limits.clone(),
-                LogsOptions::default(),
-            ),
+            logs: LogsStore::new(logs, wal.clone(), clock, limits.clone(), LogsOptions::default()),
             traces: TracesStore::new(traces, wal.clone(), limits, TracesOptions::default()),
             object: store,
             wal,
@@ -260,8 +241,7 @@ impl Stores {
 
     /// Cutting, merging, retention and garbage collection, until `stop`.
     pub fn spawn_background(&self, tracker: &TaskTracker, stop: &CancellationToken) {
-        let (metrics, logs, traces) =
-            (self.metrics.clone(), self.logs.clone(), self.traces.clone());
+        let (metrics, logs, traces) = (self.metrics.clone(), self.logs.clone(), self.traces.clone());
         let stops = [stop.clone(), stop.clone(), stop.clone()];
         let [a, b, c] = stops;
         tracker.spawn(async move { metrics.run(a).await });
@@ -316,11 +296,7 @@ impl Stores {
             "Durable records of the write-ahead log.",
             s.records,
         );
-        out.counter(
-            "trilith_wal_bytes_total",
-            "Bytes of durable records.",
-            s.bytes,
-        );
+        out.counter("trilith_wal_bytes_total", "Bytes of durable records.", s.bytes);
         out.counter(
             "trilith_wal_groups_total",
             "Groups of records written together.",
@@ -372,11 +348,7 @@ impl Stores {
                 self.metrics.shard().head_stats(),
                 self.metrics.shard().stats(),
             ),
-            (
-                Signal::Logs,
-                self.logs.shard().head_stats(),
-                self.logs.shard().stats(),
-            ),
+            (Signal::Logs, self.logs.shard().head_stats(), self.logs.shard().stats()),
             (
                 Signal::Traces,
                 self.traces.shard().head_stats(),
@@ -398,51 +370,30 @@ impl Stores {
                 "Samples, entries or spans not yet in blocks.",
                 |h, _| h.active_items + h.frozen_items,
             ),
-            ("trilith_blocks", Gauge, "Committed blocks.", |_, s| {
-                s.blocks
+            ("trilith_blocks", Gauge, "Committed blocks.", |_, s| s.blocks),
+            ("trilith_block_bytes", Gauge, "Bytes of committed blocks.", |_, s| {
+                s.block_bytes
             }),
-            (
-                "trilith_block_bytes",
-                Gauge,
-                "Bytes of committed blocks.",
-                |_, s| s.block_bytes,
-            ),
             (
                 "trilith_blocks_quarantined",
                 Gauge,
                 "Damaged blocks that take part in no merge.",
                 |_, s| s.quarantined_blocks,
             ),
-            (
-                "trilith_cuts_total",
-                Counter,
-                "Heads cut into blocks.",
-                |_, s| s.cuts,
-            ),
+            ("trilith_cuts_total", Counter, "Heads cut into blocks.", |_, s| s.cuts),
             (
                 "trilith_cut_failures_total",
                 Counter,
                 "Cuts that failed and are tried again.",
                 |_, s| s.cut_failures,
             ),
-            (
-                "trilith_cut_blocks_total",
-                Counter,
-                "Blocks made by cuts.",
-                |_, s| s.cut_blocks,
-            ),
-            (
-                "trilith_cut_bytes_total",
-                Counter,
-                "Bytes written by cuts.",
-                |_, s| s.cut_bytes,
-            ),
-            (
-                "trilith_merges_total",
-                Counter,
-                "Merges committed.",
-                |_, s| s.merges,
-            ),
+            ("trilith_cut_blocks_total", Counter, "Blocks made by cuts.", |_, s| {
+                s.cut_blocks
+            }),
+            ("trilith_cut_bytes_total", Counter, "Bytes written by cuts.", |_, s| {
+                s.cut_bytes
+            }),
+            ("trilith_merges_total", Counter, "Merges committed.", |_, s| s.merges),
             (
                 "trilith_merge_input_bytes_total",
                 Counter,
@@ -493,12 +444,9 @@ impl Stores {
             ),
         ];
         for (name, kind, help, read) in rows {
-            let items = all.iter().map(|(signal, h, s)| {
-                (
-                    vec![("signal", signal.as_str().to_owned())],
-                    read(h, s) as f64,
-                )
-            });
+            let items = all
+                .iter()
+                .map(|(signal, h, s)| (vec![("signal", signal.as_str().to_owned())], read(h, s) as f64));
             out.labelled(name, kind, help, items);
         }
     }
@@ -524,10 +472,7 @@ impl Stores {
             [
                 (Signal::Metrics, m.rejected_samples),
                 (Signal::Logs, l.rejected_entries),
-                (
-                    Signal::Traces,
-                    t.rejected_live_traces + t.rejected_trace_too_large,
-                ),
+                (Signal::Traces, t.rejected_live_traces + t.rejected_trace_too_large),
             ]
             .map(|(s, n)| (vec![signal(s)], n as f64)),
         );
@@ -552,16 +497,8 @@ impl Stores {
             "Metric series in the active head.",
             m.active_series as f64,
         );
-        out.gauge(
-            "trilith_active_streams",
-            "Log streams in the heads.",
-            l.streams as f64,
-        );
-        out.gauge(
-            "trilith_live_traces",
-            "Traces in the heads.",
-            t.live_traces as f64,
-        );
+        out.gauge("trilith_active_streams", "Log streams in the heads.", l.streams as f64);
+        out.gauge("trilith_live_traces", "Traces in the heads.", t.live_traces as f64);
     }
 
     fn collect_object(&self, out: &mut Exposition) {

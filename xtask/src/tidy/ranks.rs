@@ -44,75 +44,35 @@ const ALLOWED: &[(&str, &str, &str)] = &[(
 
 /// Edges that the ranks alone would let pass.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
+    ("trilith-promql", ENGINES, "a language sees the waist, not an engine"),
+    ("trilith-logql", ENGINES, "a language sees the waist, not an engine"),
+    ("trilith-traceql", ENGINES, "a language sees the waist, not an engine"),
     (
         "trilith-promql",
-        ENGINES,
-        "a language sees the waist, not an engine",
-    ),
-    (
-        "trilith-logql",
-        ENGINES,
-        "a language sees the waist, not an engine",
-    ),
-    (
-        "trilith-traceql",
-        ENGINES,
-        "a language sees the waist, not an engine",
-    ),
-    (
-        "trilith-promql",
-        &[
-            "trilith-proto",
-            "trilith-block",
-            "trilith-wal",
-            "trilith-object",
-        ],
+        &["trilith-proto", "trilith-block", "trilith-wal", "trilith-object"],
         "storage is below the waist",
     ),
     (
         "trilith-logql",
-        &[
-            "trilith-proto",
-            "trilith-block",
-            "trilith-wal",
-            "trilith-object",
-        ],
+        &["trilith-proto", "trilith-block", "trilith-wal", "trilith-object"],
         "storage is below the waist",
     ),
     (
         "trilith-traceql",
-        &[
-            "trilith-proto",
-            "trilith-block",
-            "trilith-wal",
-            "trilith-object",
-        ],
+        &["trilith-proto", "trilith-block", "trilith-wal", "trilith-object"],
         "storage is below the waist",
     ),
-    (
-        "trilith-ingest",
-        ENGINES,
-        "it makes batches; sinks take them",
-    ),
+    ("trilith-ingest", ENGINES, "it makes batches; sinks take them"),
     (
         "trilith-ingest",
         &["axum", "hyper", "tower-http"],
         "it knows protocol bytes, not a web framework",
     ),
-    (
-        "trilith-scrape",
-        ENGINES,
-        "it makes batches; sinks take them",
-    ),
+    ("trilith-scrape", ENGINES, "it makes batches; sinks take them"),
     ("trilith-rules", ENGINES, "it asks the languages"),
     (
         "trilith-api",
-        &[
-            "trilith-block",
-            "trilith-wal",
-            "trilith-object",
-            "trilith-index",
-        ],
+        &["trilith-block", "trilith-wal", "trilith-object", "trilith-index"],
         "block layout stays below the engines",
     ),
     (
@@ -120,26 +80,14 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         &["axum", "hyper", "tonic"],
         "an engine knows no HTTP",
     ),
-    (
-        "trilith-logs",
-        &["axum", "hyper", "tonic"],
-        "an engine knows no HTTP",
-    ),
-    (
-        "trilith-traces",
-        &["axum", "hyper", "tonic"],
-        "an engine knows no HTTP",
-    ),
+    ("trilith-logs", &["axum", "hyper", "tonic"], "an engine knows no HTTP"),
+    ("trilith-traces", &["axum", "hyper", "tonic"], "an engine knows no HTTP"),
     (
         "trilith-model",
         &["prost", "axum", "object_store", "arrow", "parquet"],
         "words, not formats",
     ),
-    (
-        "trilith-codec",
-        &["tokio", "futures"],
-        "bytes in, bytes out",
-    ),
+    ("trilith-codec", &["tokio", "futures"], "bytes in, bytes out"),
 ];
 
 const ENGINES: &[&str] = &["trilith-metrics", "trilith-logs", "trilith-traces"];
@@ -148,18 +96,13 @@ const ENGINES: &[&str] = &["trilith-metrics", "trilith-logs", "trilith-traces"];
 const SEES_PROTO: &[&str] = &["trilith-ingest", "trilith-api"];
 
 fn rank(name: &str) -> Option<u8> {
-    RANKS
-        .iter()
-        .find(|(n, _)| *n == name)
-        .map(|(_, rank)| *rank)
+    RANKS.iter().find(|(n, _)| *n == name).map(|(_, rank)| *rank)
 }
 
 /// `metadata`: what `cargo metadata --format-version 1 --no-deps` prints.
 pub fn check(metadata: &Value) -> Vec<String> {
     let mut problems = Vec::new();
-    let packages = metadata["packages"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
     if packages.is_empty() {
         problems.push("cargo metadata lists no packages".to_owned());
     }
@@ -174,10 +117,7 @@ pub fn check(metadata: &Value) -> Vec<String> {
             ));
             continue;
         };
-        for dependency in package["dependencies"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice)
-        {
+        for dependency in package["dependencies"].as_array().map_or(&[][..], Vec::as_slice) {
             // Tests may look anywhere; `null` is a normal dependency, the rest is "build".
             if dependency["kind"].as_str() != Some("dev") {
                 let to = dependency["name"].as_str().unwrap_or_default();
@@ -192,10 +132,7 @@ fn edge(from: &str, own: u8, to: &str) -> Option<String> {
     if DEV_ONLY.contains(&to) {
         return Some(format!("{from}: depends on {to}, which is for tests only"));
     }
-    if let Some((.., reason)) = FORBIDDEN
-        .iter()
-        .find(|(f, list, _)| *f == from && list.contains(&to))
-    {
+    if let Some((.., reason)) = FORBIDDEN.iter().find(|(f, list, _)| *f == from && list.contains(&to)) {
         return Some(format!("{from}: must not depend on {to}: {reason}"));
     }
     if to == "trilith-proto" && !SEES_PROTO.contains(&from) {
@@ -206,11 +143,8 @@ fn edge(from: &str, own: u8, to: &str) -> Option<String> {
     }
     let theirs = rank(to)?;
     let allowed = ALLOWED.iter().any(|(f, t, _)| *f == from && *t == to);
-    (theirs >= own && !allowed).then(|| {
-        format!(
-            "{from} (rank {own}): depends on {to} (rank {theirs}); only lower ranks are allowed"
-        )
-    })
+    (theirs >= own && !allowed)
+        .then(|| format!("{from} (rank {own}): depends on {to} (rank {theirs}); only lower ranks are allowed"))
 }
 
 #[cfg(test)]
@@ -220,8 +154,7 @@ mod tests {
     use super::*;
 
     fn check_edge(from: &str, to: &str, kind: Option<&str>, expected: &str) {
-        let metadata =
-            json!({"packages": [{"name": from, "dependencies": [{"name": to, "kind": kind}]}]});
+        let metadata = json!({"packages": [{"name": from, "dependencies": [{"name": to, "kind": kind}]}]});
         let problems = check(&metadata).join("\n");
         if expected.is_empty() {
             assert_eq!(problems, "", "{from} -> {to}");
@@ -234,12 +167,7 @@ mod tests {
     fn edges() {
         check_edge("trilith-metrics", "trilith-wal", None, "");
         check_edge("trilith-metrics", "trilith-logs", None, "only lower ranks");
-        check_edge(
-            "trilith-metrics",
-            "trilith-logs",
-            Some("build"),
-            "only lower ranks",
-        );
+        check_edge("trilith-metrics", "trilith-logs", Some("build"), "only lower ranks");
         check_edge("trilith-block", "trilith-query", None, "only lower ranks");
         check_edge("trilith-model", "trilith-block", None, "only lower ranks");
         check_edge("trilith-object", "trilith-model", None, "");
@@ -270,9 +198,7 @@ mod tests {
     fn an_edge_is_not_both_allowed_and_forbidden() {
         for (from, to, _) in ALLOWED {
             assert!(
-                !FORBIDDEN
-                    .iter()
-                    .any(|(f, list, _)| f == from && list.contains(to)),
+                !FORBIDDEN.iter().any(|(f, list, _)| f == from && list.contains(to)),
                 "{from} -> {to}"
             );
         }

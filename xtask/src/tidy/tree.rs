@@ -8,16 +8,7 @@ use anyhow::Context;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Left behind by tools.
-const STRAY_ENDINGS: &[&str] = &[
-    ".orig",
-    ".rej",
-    ".rs.bk",
-    ".swp",
-    "~",
-    ".DS_Store",
-    ".profraw",
-    ".pyc",
-];
+const STRAY_ENDINGS: &[&str] = &[".orig", ".rej", ".rs.bk", ".swp", "~", ".DS_Store", ".profraw", ".pyc"];
 
 /// Made by builds and runs.
 const STRAY_FOLDERS: &[&str] = &["target", "trilith-data", "__pycache__", "node_modules"];
@@ -26,11 +17,7 @@ const STRAY_FOLDERS: &[&str] = &["target", "trilith-data", "__pycache__", "node_
 const QUOTING_FOLDERS: &[&str] = &["testdata", "corpus", "fixtures"];
 
 /// Roots of working copies and homes. In pieces, so that this file passes.
-const MACHINE_ROOTS: [&str; 3] = [
-    concat!("/wo", "rk/"),
-    concat!("/ro", "ot/"),
-    concat!("/ho", "me/"),
-];
+const MACHINE_ROOTS: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
 /// One file that git tracks.
 pub struct Tracked {
@@ -44,8 +31,7 @@ pub struct Tracked {
 /// # Errors
 /// Without git, or outside of a repository.
 pub fn tracked(root: &Path) -> anyhow::Result<Vec<Tracked>> {
-    let list = String::from_utf8(super::git(root, &["ls-files", "-z"])?)
-        .context("file names are UTF-8")?;
+    let list = String::from_utf8(super::git(root, &["ls-files", "-z"])?).context("file names are UTF-8")?;
     let there = |path: &str| std::fs::symlink_metadata(root.join(path)).ok();
     let files = list.split('\0').filter(|path| !path.is_empty());
     Ok(files
@@ -76,11 +62,7 @@ fn stray(file: &Tracked) -> Option<String> {
         return Some(format!("{path}: {bytes} bytes, more than {FILE_BYTES_MAX}"));
     }
     let ending = STRAY_ENDINGS.iter().any(|ending| path.ends_with(ending));
-    let folder = path
-        .split('/')
-        .rev()
-        .skip(1)
-        .any(|part| STRAY_FOLDERS.contains(&part));
+    let folder = path.split('/').rev().skip(1).any(|part| STRAY_FOLDERS.contains(&part));
     (ending || folder).then(|| format!("{path}: a stray file"))
 }
 
@@ -109,10 +91,7 @@ fn decisions<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for path in paths {
-        let Some(name) = path
-            .strip_prefix("docs/adr/")
-            .filter(|name| *name != "README.md")
-        else {
+        let Some(name) = path.strip_prefix("docs/adr/").filter(|name| *name != "README.md") else {
             continue;
         };
         let number = name.split('-').next().unwrap_or_default();
@@ -153,10 +132,7 @@ mod tests {
         assert!(is_stray("docs/big.png", FILE_BYTES_MAX + 1));
         assert!(!is_stray("docs/small.png", FILE_BYTES_MAX));
         assert!(!is_stray("crates/scrape/src/target.rs", 1));
-        assert!(
-            !is_stray("target", 1),
-            "a file of that name is no build folder"
-        );
+        assert!(!is_stray("target", 1), "a file of that name is no build folder");
     }
 
     #[test]
@@ -168,10 +144,7 @@ mod tests {
         assert_eq!(count("a.rs", &format!("ok\n`{root}x`\n({root}y)")), 2);
         assert_eq!(count("a.rs", &format!("\"..{root}shared\"")), 0);
         assert_eq!(count("a.md", &format!("https://example.org{root}x")), 0);
-        assert_eq!(
-            count("crates/logs/testdata/a.log", &format!("open {root}x")),
-            0
-        );
+        assert_eq!(count("crates/logs/testdata/a.log", &format!("open {root}x")), 0);
     }
 
     #[test]

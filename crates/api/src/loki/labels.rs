@@ -24,10 +24,7 @@ pub(super) fn time_range(shared: &Shared, params: &Params) -> Result<(i64, i64),
     let time = |name: &str| {
         params
             .get(name)
-            .map(|t| {
-                times::loki(t)
-                    .map_err(|e| Failure::bad(format!("could not parse '{name}' parameter: {e}")))
-            })
+            .map(|t| times::loki(t).map_err(|e| Failure::bad(format!("could not parse '{name}' parameter: {e}"))))
             .transpose()
     };
     let end = time("end")?.unwrap_or(now);
@@ -36,19 +33,19 @@ pub(super) fn time_range(shared: &Shared, params: &Params) -> Result<(i64, i64),
         None => {
             let since = match params.get("since") {
                 None => SINCE_DEFAULT_NS,
-                Some(text) => times::duration_ms(text).and_then(|ms| ms.checked_mul(1_000_000)).ok_or_else(|| {
-                    Failure::bad(format!(
-                        "could not parse 'since' parameter: not a valid duration string: {text:?}"
-                    ))
-                })?,
+                Some(text) => times::duration_ms(text)
+                    .and_then(|ms| ms.checked_mul(1_000_000))
+                    .ok_or_else(|| {
+                        Failure::bad(format!(
+                            "could not parse 'since' parameter: not a valid duration string: {text:?}"
+                        ))
+                    })?,
             };
             end.min(now).saturating_sub(since)
         }
     };
     if end < start {
-        return Err(Failure::bad(
-            "end timestamp must not be before or equal to start time",
-        ));
+        return Err(Failure::bad("end timestamp must not be before or equal to start time"));
     }
     Ok((start, end))
 }
@@ -57,11 +54,7 @@ fn selector(text: &str) -> Result<Vec<Matcher>, Failure> {
     trilith_logql::parse_selector(text).map_err(Failure::from)
 }
 
-fn label_request(
-    shared: &Shared,
-    params: &Params,
-    matcher_sets: Vec<Vec<Matcher>>,
-) -> Result<LabelRequest, Failure> {
+fn label_request(shared: &Shared, params: &Params, matcher_sets: Vec<Vec<Matcher>>) -> Result<LabelRequest, Failure> {
     let (start, end) = time_range(shared, params)?;
     Ok(LabelRequest {
         matcher_sets,
@@ -114,9 +107,7 @@ pub async fn values(
     let params = Params::read(request).await.map_err(Failure::bad)?;
     let request = label_request(&loki.shared, &params, query_sets(&params)?)?;
     let (ctx, _cancel) = loki.shared.query(&tenant, Duration::ZERO);
-    Ok(strings(
-        &loki.source.label_values(&ctx, &name, request).await?,
-    ))
+    Ok(strings(&loki.source.label_values(&ctx, &name, request).await?))
 }
 
 pub async fn series(State(loki): State<Loki>, request: Request<Body>) -> Result<Response, Failure> {

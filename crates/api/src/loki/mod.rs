@@ -30,14 +30,8 @@ pub struct Loki {
 
 /// Front-page links.
 pub const LINKS: &[(&str, &str)] = &[
-    (
-        "POST /loki/api/v1/push",
-        "log push: snappy protobuf or JSON",
-    ),
-    (
-        "GET|POST /loki/api/v1/query_range",
-        "log and metric range query",
-    ),
+    ("POST /loki/api/v1/push", "log push: snappy protobuf or JSON"),
+    ("GET|POST /loki/api/v1/query_range", "log and metric range query"),
     ("GET|POST /loki/api/v1/query", "instant metric query"),
     ("GET|POST /loki/api/v1/labels", "label names"),
     ("GET|POST /loki/api/v1/label/{name}/values", "label values"),
@@ -52,27 +46,15 @@ pub fn router(loki: Loki) -> Router {
     Router::new()
         .route("/loki/api/v1/push", post(push::push))
         .route("/api/prom/push", post(push::push_legacy))
-        .route(
-            "/loki/api/v1/query_range",
-            get(query::range).post(query::range),
-        )
-        .route(
-            "/loki/api/v1/query",
-            get(query::instant).post(query::instant),
-        )
-        .route(
-            "/loki/api/v1/labels",
-            get(labels::names).post(labels::names),
-        )
+        .route("/loki/api/v1/query_range", get(query::range).post(query::range))
+        .route("/loki/api/v1/query", get(query::instant).post(query::instant))
+        .route("/loki/api/v1/labels", get(labels::names).post(labels::names))
         .route("/loki/api/v1/label", get(labels::names).post(labels::names))
         .route(
             "/loki/api/v1/label/{name}/values",
             get(labels::values).post(labels::values),
         )
-        .route(
-            "/loki/api/v1/series",
-            get(labels::series).post(labels::series),
-        )
+        .route("/loki/api/v1/series", get(labels::series).post(labels::series))
         .route("/loki/api/v1/status/buildinfo", get(buildinfo))
         .with_state(loki)
 }

@@ -29,11 +29,7 @@ fn answer(done: std::result::Result<(), Refusal>) -> Response {
     }
 }
 
-async fn store(
-    loki: &Loki,
-    request: Request<Body>,
-    decoder: Decoder,
-) -> std::result::Result<(), Refusal> {
+async fn store(loki: &Loki, request: Request<Body>, decoder: Decoder) -> std::result::Result<(), Refusal> {
     let push = Push::read(&loki.shared, request).await?;
     let (tenant, limits, decoded) = push.decode(decoder).await?;
     let entries = decoded.batch.entry_count();

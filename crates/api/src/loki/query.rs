@@ -38,9 +38,7 @@ fn limit(params: &Params, limit_max: u64) -> Result<usize, Failure> {
             Ok(n) if n > 0 => usize::try_from(n).unwrap_or(usize::MAX),
             Ok(_) => return Err(Failure::bad("limit must be a positive value")),
             Err(_) => {
-                return Err(Failure::bad(format!(
-                    "strconv.Atoi: parsing {text:?}: invalid syntax"
-                )));
+                return Err(Failure::bad(format!("strconv.Atoi: parsing {text:?}: invalid syntax")));
             }
         },
     };
@@ -102,11 +100,7 @@ pub async fn range(State(loki): State<Loki>, request: Request<Body>) -> Result<R
             // With an interval, entries are dropped after the read, so that more than `limit` may be needed.
             let read_limit = if interval > 0 { usize::MAX } else { limit };
             let source = &*loki.source;
-            let found = with_deadline(
-                &ctx,
-                query_log(&ctx, source, &query, start, end, direction, read_limit),
-            )
-            .await?;
+            let found = with_deadline(&ctx, query_log(&ctx, source, &query, start, end, direction, read_limit)).await?;
             let found = super::result::spaced(found, interval, limit);
             let stats = Stats::of(&ctx, started, found.len());
             let body = task::compute(move || logs_body(&found, categorize, &stats)).await?;
@@ -123,17 +117,10 @@ pub async fn range(State(loki): State<Loki>, request: Request<Body>) -> Result<R
 
 fn round_up(t: i64, step: i64) -> i64 {
     let down = t.div_euclid(step) * step;
-    if down == t {
-        t
-    } else {
-        down.saturating_add(step)
-    }
+    if down == t { t } else { down.saturating_add(step) }
 }
 
-pub async fn instant(
-    State(loki): State<Loki>,
-    request: Request<Body>,
-) -> Result<Response, Failure> {
+pub async fn instant(State(loki): State<Loki>, request: Request<Body>) -> Result<Response, Failure> {
     let tenant = loki.shared.tenant(request.headers())?;
     let categorize = categorize(request.headers());
     let params = Params::read(request).await.map_err(Failure::bad)?;
@@ -149,18 +136,7 @@ pub async fn instant(
         Query::Log(_) => Err(Failure::bad(
             "log queries are not supported as an instant query type, please change your query to a range query type",
         )),
-        Query::Metric(expr) => {
-            metric(
-                &loki,
-                &ctx,
-                &expr,
-                Grid::instant(time),
-                true,
-                categorize,
-                started,
-            )
-            .await
-        }
+        Query::Metric(expr) => metric(&loki, &ctx, &expr, Grid::instant(time), true, categorize, started).await,
     }
 }
 
@@ -199,10 +175,7 @@ mod tests {
 
     #[test]
     fn steps_round_outwards() {
-        assert_eq!(
-            (round_up(10, 5), round_up(11, 5), round_up(-11, 5)),
-            (10, 15, -10)
-        );
+        assert_eq!((round_up(10, 5), round_up(11, 5), round_up(-11, 5)), (10, 15, -10));
     }
 
     #[test]
@@ -210,19 +183,11 @@ mod tests {
         let p = |q| Params::from_query(Some(q));
         assert_eq!(limit(&p(""), 5000).ok(), Some(100));
         assert!(
-            limit(&p("limit=0"), 0).is_err()
-                && limit(&p("limit=x"), 0).is_err()
-                && limit(&p("limit=6"), 5).is_err()
+            limit(&p("limit=0"), 0).is_err() && limit(&p("limit=x"), 0).is_err() && limit(&p("limit=6"), 5).is_err()
         );
-        assert_eq!(
-            direction(&p("direction=FORWARD")).ok(),
-            Some(Direction::Forward)
-        );
+        assert_eq!(direction(&p("direction=FORWARD")).ok(), Some(Direction::Forward));
         assert!(direction(&p("direction=up")).is_err());
-        assert_eq!(
-            step(&p(""), 0, 3_600_000_000_000).ok(),
-            Some(14_000_000_000)
-        );
+        assert_eq!(step(&p(""), 0, 3_600_000_000_000).ok(), Some(14_000_000_000));
         assert!(step(&p("step=0"), 0, 1).is_err());
         assert!(step(&p("step=1"), 0, 11_002_000_000_000).is_err());
     }

@@ -31,11 +31,7 @@ impl Stats {
     fn push(&self, out: &mut Vec<u8>) {
         let seconds = self.exec.as_secs_f64();
         let per_second = |n: u64| {
-            if seconds > 0.0 {
-                (n as f64 / seconds) as u64
-            } else {
-                0
-            }
+            if seconds > 0.0 { (n as f64 / seconds) as u64 } else { 0 }
         };
         let summary = serde_json::json!({"summary": {
             "bytesProcessedPerSecond": per_second(self.bytes),
@@ -140,12 +136,7 @@ fn push_categories(out: &mut Vec<u8>, line: &LogLine) {
     out.push(b'}');
 }
 
-pub fn metric_body(
-    result: &MetricResult,
-    instant: bool,
-    categorize: bool,
-    stats: &Stats,
-) -> Vec<u8> {
+pub fn metric_body(result: &MetricResult, instant: bool, categorize: bool, stats: &Stats) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     match result {
         MetricResult::Scalar(ns, v) => {
@@ -153,11 +144,7 @@ pub fn metric_body(
             point(&mut out, *ns, *v);
         }
         MetricResult::Series(series) => {
-            head(
-                &mut out,
-                if instant { "vector" } else { "matrix" },
-                categorize,
-            );
+            head(&mut out, if instant { "vector" } else { "matrix" }, categorize);
             out.push(b'[');
             for (i, s) in series.iter().enumerate() {
                 if i > 0 {
@@ -229,10 +216,7 @@ mod tests {
 
     #[test]
     fn without_flags_metadata_splits_streams() {
-        let lines = [
-            line(2, "<b>", &[]),
-            line(1, "a", &[("t", "1"), ("app", "z")]),
-        ];
+        let lines = [line(2, "<b>", &[]), line(1, "a", &[("t", "1"), ("app", "z")])];
         assert_eq!(
             body(&lines, false),
             "{\"status\":\"success\",\"data\":{\"resultType\":\"streams\",\"result\":[\
@@ -254,12 +238,7 @@ mod tests {
     #[test]
     fn spacing() {
         let lines: Vec<LogLine> = [10, 9, 5, 4, 0].iter().map(|t| line(*t, "", &[])).collect();
-        let kept = |i, l| {
-            spaced(lines.clone(), i, l)
-                .iter()
-                .map(|l| l.ts_ns)
-                .collect::<Vec<_>>()
-        };
+        let kept = |i, l| spaced(lines.clone(), i, l).iter().map(|l| l.ts_ns).collect::<Vec<_>>();
         assert_eq!(kept(0, 3), [10, 9, 5]);
         assert_eq!(kept(5, 10), [10, 5, 0]);
     }

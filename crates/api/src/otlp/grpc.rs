@@ -5,9 +5,7 @@ use tonic::{Code, Request, Response, Status};
 use trilith_ingest::{otlp_traces, status};
 use trilith_model::{Error, ErrorKind, task};
 use trilith_proto::otlp::collector::trace::v1::trace_service_server::TraceService;
-use trilith_proto::otlp::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use trilith_proto::otlp::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 
 use super::{Otlp, Stored};
 use crate::common::TENANT_HEADER;
@@ -28,10 +26,7 @@ pub fn status_of(error: &Error) -> Status {
 
 /// # Errors
 /// `Unauthenticated` without a tenant, `InvalidArgument` for a bad one.
-pub fn tenant_of<T>(
-    shared: &crate::common::Shared,
-    request: &Request<T>,
-) -> Result<trilith_model::TenantId, Status> {
+pub fn tenant_of<T>(shared: &crate::common::Shared, request: &Request<T>) -> Result<trilith_model::TenantId, Status> {
     let id = request
         .metadata()
         .get(TENANT_HEADER)
@@ -70,19 +65,11 @@ impl TraceService for Receiver {
                 ));
             }
             self.otlp
-                .store(
-                    &tenant,
-                    &limits,
-                    decoded.batch,
-                    decoded.bytes,
-                    decoded.rejections,
-                )
+                .store(&tenant, &limits, decoded.batch, decoded.bytes, decoded.rejections)
                 .await
         };
         match stored.await {
-            Ok(Stored { rejected: 0, .. }) => {
-                Ok(Response::new(ExportTraceServiceResponse::default()))
-            }
+            Ok(Stored { rejected: 0, .. }) => Ok(Response::new(ExportTraceServiceResponse::default())),
             Ok(Stored { rejected, message }) => {
                 let rejected = i64::try_from(rejected).unwrap_or(i64::MAX);
                 Ok(Response::new(status::partial_response(rejected, &message)))

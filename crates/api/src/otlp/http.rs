@@ -24,10 +24,7 @@ pub async fn traces(State(otlp): State<Otlp>, request: Request<Body>) -> Respons
     };
     match store(&otlp, push).await {
         Ok(Stored { rejected: 0, .. }) => reply(StatusCode::OK, status::export_success(format)),
-        Ok(Stored { rejected, message }) => reply(
-            StatusCode::OK,
-            status::export_partial(format, rejected, &message),
-        ),
+        Ok(Stored { rejected, message }) => reply(StatusCode::OK, status::export_partial(format, rejected, &message)),
         Err(e) => {
             let code = status_of(e.kind);
             with_retry_after(reply(code, status::error_body(format, &e)), e.retry_after)
@@ -37,26 +34,14 @@ pub async fn traces(State(otlp): State<Otlp>, request: Request<Body>) -> Respons
 
 async fn store(otlp: &Otlp, push: Push) -> Result<Stored, Error> {
     let (tenant, limits, decoded) = push.decode(trilith_ingest::decode_otlp_traces).await?;
-    otlp.store(
-        &tenant,
-        &limits,
-        decoded.batch,
-        decoded.bytes,
-        decoded.rejections,
-    )
-    .await
+    otlp.store(&tenant, &limits, decoded.batch, decoded.bytes, decoded.rejections)
+        .await
 }
 
 fn status_of(kind: ErrorKind) -> StatusCode {
-    StatusCode::from_u16(status::http_status(Protocol::Otlp, kind))
-        .unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+    StatusCode::from_u16(status::http_status(Protocol::Otlp, kind)).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 fn reply(code: StatusCode, reply: Reply) -> Response {
-    (
-        code,
-        [(header::CONTENT_TYPE, reply.content_type)],
-        reply.body,
-    )
-        .into_response()
+    (code, [(header::CONTENT_TYPE, reply.content_type)], reply.body).into_response()
 }

@@ -25,10 +25,7 @@ pub struct Otlp {
 }
 
 /// Front-page links.
-pub const HTTP_LINKS: &[(&str, &str)] = &[(
-    "POST /v1/traces",
-    "OTLP traces, protobuf or JSON, gzip or zstd",
-)];
+pub const HTTP_LINKS: &[(&str, &str)] = &[("POST /v1/traces", "OTLP traces, protobuf or JSON, gzip or zstd")];
 pub const GRPC_LINKS: &[(&str, &str)] = &[(
     "gRPC opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "OTLP traces, gzip or zstd",
@@ -71,8 +68,7 @@ impl Otlp {
         mut rejections: Vec<Rejection>,
     ) -> Result<Stored> {
         let spans = batch.span_count();
-        self.rates
-            .check(tenant, Signal::Traces, limits, bytes, spans as u64)?;
+        self.rates.check(tenant, Signal::Traces, limits, bytes, spans as u64)?;
         let appended = if spans == 0 {
             Appended::default()
         } else {
@@ -84,11 +80,7 @@ impl Otlp {
         }
         Ok(Stored {
             rejected: rejections.iter().map(|r| r.count).sum(),
-            message: rejections
-                .into_iter()
-                .map(|r| r.message)
-                .collect::<Vec<_>>()
-                .join("; "),
+            message: rejections.into_iter().map(|r| r.message).collect::<Vec<_>>().join("; "),
         })
     }
 }

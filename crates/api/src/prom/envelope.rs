@@ -53,10 +53,9 @@ impl From<Error> for ApiError {
     fn from(e: Error) -> Self {
         let (status, error_type) = match e.kind {
             ErrorKind::Invalid => (400, "bad_data"),
-            ErrorKind::Execution
-            | ErrorKind::LimitExceeded
-            | ErrorKind::TooLarge
-            | ErrorKind::Unsupported => (422, "execution"),
+            ErrorKind::Execution | ErrorKind::LimitExceeded | ErrorKind::TooLarge | ErrorKind::Unsupported => {
+                (422, "execution")
+            }
             ErrorKind::NotFound => (404, "not_found"),
             ErrorKind::Cancelled => (499, "canceled"),
             ErrorKind::Timeout => (503, "timeout"),
@@ -106,10 +105,7 @@ pub fn success(warnings: &[String], infos: &[String], data: impl FnOnce(&mut Vec
             out.push(b',');
             push_string(
                 &mut out,
-                &format!(
-                    "{} more {kind} annotations omitted",
-                    list.len() - ANNOTATIONS_MAX
-                ),
+                &format!("{} more {kind} annotations omitted", list.len() - ANNOTATIONS_MAX),
                 false,
             );
         }
@@ -134,10 +130,8 @@ mod tests {
             br#"{"status":"success","data":[]}"#
         );
         let many: Vec<String> = (0..12).map(|i| format!("w{i}")).collect();
-        let v: serde_json::Value = serde_json::from_slice(&success(&many, &["i".into()], |o| {
-            o.extend_from_slice(b"1")
-        }))
-        .expect("valid JSON");
+        let v: serde_json::Value =
+            serde_json::from_slice(&success(&many, &["i".into()], |o| o.extend_from_slice(b"1"))).expect("valid JSON");
         assert_eq!(v["warnings"].as_array().map(Vec::len), Some(11));
         assert_eq!(v["warnings"][10], "2 more warning annotations omitted");
         assert_eq!(v["infos"][0], "i");
@@ -154,10 +148,7 @@ mod tests {
             (ErrorKind::Internal, 500),
         ] {
             assert_eq!(
-                ApiError::from(Error::new(kind, "x"))
-                    .into_response()
-                    .status()
-                    .as_u16(),
+                ApiError::from(Error::new(kind, "x")).into_response().status().as_u16(),
                 code,
                 "{kind:?}"
             );

@@ -89,10 +89,7 @@ async fn params(request: Request<Body>) -> Result<Params, ApiError> {
     Params::read(request).await.map_err(ApiError::bad_data)
 }
 
-pub async fn series(
-    State(prom): State<Prom>,
-    request: Request<Body>,
-) -> Result<Response, ApiError> {
+pub async fn series(State(prom): State<Prom>, request: Request<Body>) -> Result<Response, ApiError> {
     let tenant = prom.shared.tenant(request.headers())?;
     let params = params(request).await?;
     if params.all("match[]").next().is_none() {
@@ -104,9 +101,7 @@ pub async fn series(
     let found = prom.source.series(&ctx, request).await?;
     let mut warnings = ctx.warnings();
     let found = cut(found, wanted, &mut warnings);
-    Ok(respond(success(&warnings, &[], |out| {
-        list(out, &found, push_labels)
-    })))
+    Ok(respond(success(&warnings, &[], |out| list(out, &found, push_labels))))
 }
 
 pub async fn names(State(prom): State<Prom>, request: Request<Body>) -> Result<Response, ApiError> {

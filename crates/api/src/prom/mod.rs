@@ -46,10 +46,7 @@ pub fn router(prom: Prom) -> Router {
         .route("/api/v1/query_range", get(query::range).post(query::range))
         .route("/api/v1/series", get(labels::series).post(labels::series))
         .route("/api/v1/labels", get(labels::names).post(labels::names))
-        .route(
-            "/api/v1/label/{name}/values",
-            get(labels::values).post(labels::values),
-        )
+        .route("/api/v1/label/{name}/values", get(labels::values).post(labels::values))
         .route("/api/v1/metadata", get(status::metadata))
         .route("/api/v1/status/buildinfo", get(status::buildinfo))
         .route("/api/v1/write", post(write::remote_write))

@@ -20,10 +20,7 @@ use crate::times;
 /// Steps of one range query.
 const POINTS_MAX: i64 = 11_000;
 
-pub async fn instant(
-    State(prom): State<Prom>,
-    request: Request<Body>,
-) -> Result<Response, ApiError> {
+pub async fn instant(State(prom): State<Prom>, request: Request<Body>) -> Result<Response, ApiError> {
     let tenant = prom.shared.tenant(request.headers())?;
     let params = Params::read(request).await.map_err(ApiError::bad_data)?;
     let time_ms = match params.get("time") {
@@ -32,22 +29,14 @@ pub async fn instant(
     };
     let common = Common::of(&params)?;
     let (ctx, _cancel) = prom.shared.query(&tenant, common.timeout);
-    let output = trilith_promql::instant(
-        &ctx,
-        prom.source.clone(),
-        common.query,
-        time_ms,
-        &common.options,
-    );
+    let output = trilith_promql::instant(&ctx, prom.source.clone(), common.query, time_ms, &common.options);
     answer(&ctx, with_deadline(&ctx, output).await?, common.limit).await
 }
 
 pub async fn range(State(prom): State<Prom>, request: Request<Body>) -> Result<Response, ApiError> {
     let tenant = prom.shared.tenant(request.headers())?;
     let params = Params::read(request).await.map_err(ApiError::bad_data)?;
-    let time = |name: &str| {
-        times::prometheus(params.get(name).unwrap_or("")).map_err(|e| ApiError::parameter(name, e))
-    };
+    let time = |name: &str| times::prometheus(params.get(name).unwrap_or("")).map_err(|e| ApiError::parameter(name, e));
     let (start_ms, end_ms) = (time("start")?, time("end")?);
     if end_ms < start_ms {
         return Err(ApiError::parameter(
@@ -55,8 +44,8 @@ pub async fn range(State(prom): State<Prom>, request: Request<Body>) -> Result<R
             "end timestamp must not be before start time",
         ));
     }
-    let step_ms = times::prometheus_duration(params.get("step").unwrap_or(""))
-        .map_err(|e| ApiError::parameter("step", e))?;
+    let step_ms =
+        times::prometheus_duration(params.get("step").unwrap_or("")).map_err(|e| ApiError::parameter("step", e))?;
     if step_ms <= 0 {
         let text = "zero or negative query resolution step widths are not accepted. Try a positive integer";
         return Err(ApiError::parameter("step", text));
@@ -93,9 +82,7 @@ impl<'a> Common<'a> {
         let duration = |name: &str| -> Result<Option<i64>, ApiError> {
             params
                 .get(name)
-                .map(|text| {
-                    times::prometheus_duration(text).map_err(|e| ApiError::parameter(name, e))
-                })
+                .map(|text| times::prometheus_duration(text).map_err(|e| ApiError::parameter(name, e)))
                 .transpose()
         };
         let mut options = EvalOptions::default();
@@ -108,8 +95,7 @@ impl<'a> Common<'a> {
             }
             options.lookback_ms = ms;
         }
-        let timeout = duration("timeout")?
-            .map_or(Duration::ZERO, |ms| Duration::from_millis(ms.max(1) as u64));
+        let timeout = duration("timeout")?.map_or(Duration::ZERO, |ms| Duration::from_millis(ms.max(1) as u64));
         // An absent query is an empty one: the parser words the error.
         let query = params.get("query").unwrap_or("");
         Ok(Common {
@@ -139,11 +125,7 @@ async fn with_deadline<T>(
     })
 }
 
-async fn answer(
-    ctx: &QueryContext,
-    output: QueryOutput,
-    limit: usize,
-) -> Result<Response, ApiError> {
+async fn answer(ctx: &QueryContext, output: QueryOutput, limit: usize) -> Result<Response, ApiError> {
     let QueryOutput {
         mut value,
         mut warnings,
@@ -164,7 +146,6 @@ async fn answer(
     if cut {
         warnings.push("results truncated due to limit".into());
     }
-    let body =
-        task::compute(move || success(&warnings, &infos, |out| push_value(out, &value))).await?;
+    let body = task::compute(move || success(&warnings, &infos, |out| push_value(out, &value))).await?;
     Ok(respond(body))
 }

@@ -33,18 +33,15 @@ pub async fn buildinfo() -> Response {
     }))
 }
 
-pub async fn metadata(
-    State(prom): State<Prom>,
-    request: Request<Body>,
-) -> Result<Response, ApiError> {
+pub async fn metadata(State(prom): State<Prom>, request: Request<Body>) -> Result<Response, ApiError> {
     let tenant = prom.shared.tenant(request.headers())?;
     let params = Params::read(request).await.map_err(ApiError::bad_data)?;
     let families_max = limit(&params)?;
     let per_family_max = match params.get("limit_per_metric") {
         None => 0,
-        Some(text) => text.parse::<usize>().map_err(|_| {
-            ApiError::parameter("limit_per_metric", "limit_per_metric must be a number")
-        })?,
+        Some(text) => text
+            .parse::<usize>()
+            .map_err(|_| ApiError::parameter("limit_per_metric", "limit_per_metric must be a number"))?,
     };
     let (ctx, _cancel) = prom.shared.query(&tenant, Duration::ZERO);
     let mut families: BTreeMap<String, Vec<MetricMetadata>> = BTreeMap::new();

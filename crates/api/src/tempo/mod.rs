@@ -64,11 +64,7 @@ async fn buildinfo() -> Response {
         "buildDate": "",
         "goVersion": "",
     });
-    json(
-        StatusCode::OK,
-        "application/json",
-        info.to_string().into_bytes(),
-    )
+    json(StatusCode::OK, "application/json", info.to_string().into_bytes())
 }
 
 /// An error on its way out, plain text.

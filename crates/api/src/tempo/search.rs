@@ -49,12 +49,7 @@ pub async fn search(State(tempo): State<Tempo>, request: Request<Body>) -> Resul
 }
 
 /// Runs a search under the tenant's limits.
-pub async fn find(
-    tempo: &Tempo,
-    tenant: &TenantId,
-    wanted: &Wanted,
-    options: SearchOptions,
-) -> Result<Found, Failure> {
+pub async fn find(tempo: &Tempo, tenant: &TenantId, wanted: &Wanted, options: SearchOptions) -> Result<Found, Failure> {
     let (ctx, _cancel) = tempo.shared.query(tenant, Duration::ZERO);
     let work = async {
         match wanted {
@@ -87,7 +82,11 @@ fn found(ctx: &QueryContext, traces: Vec<TraceSearchResult>) -> Found {
 
 fn number(params: &Params, name: &str, default: usize) -> Result<usize, Failure> {
     params.get(name).map_or(Ok(default), |text| {
-        text.parse().map_err(|_| Failure::bad(format!("invalid {name}: strconv.Atoi: parsing {text:?}: invalid syntax")))
+        text.parse().map_err(|_| {
+            Failure::bad(format!(
+                "invalid {name}: strconv.Atoi: parsing {text:?}: invalid syntax"
+            ))
+        })
     })
 }
 
@@ -97,14 +96,23 @@ pub fn options(limit: usize, spans: usize, (start_ns, end_ns): (u64, u64)) -> Re
         return Err(Failure::bad("invalid limit: must be a positive number"));
     }
     if limit > LIMIT_MAX {
-        return Err(Failure::bad(format!("limit {limit} exceeds the maximum of {LIMIT_MAX}")));
+        return Err(Failure::bad(format!(
+            "limit {limit} exceeds the maximum of {LIMIT_MAX}"
+        )));
     }
     if spans > SPANS_MAX {
-        return Err(Failure::bad(format!("spans per span set exceeds {SPANS_MAX}. received {spans}")));
+        return Err(Failure::bad(format!(
+            "spans per span set exceeds {SPANS_MAX}. received {spans}"
+        )));
     }
     // 0 asks for as many as may be had.
     let spans_per_spanset = if spans == 0 { SPANS_MAX } else { spans };
-    Ok(SearchOptions { start_ns, end_ns, limit, spans_per_spanset })
+    Ok(SearchOptions {
+        start_ns,
+        end_ns,
+        limit,
+        spans_per_spanset,
+    })
 }
 
 fn parameters(tempo: &Tempo, params: &Params) -> Result<(Wanted, SearchOptions), Failure> {
@@ -116,13 +124,22 @@ fn parameters(tempo: &Tempo, params: &Params) -> Result<(Wanted, SearchOptions),
                 .and_then(|ms| u64::try_from(ms).ok())
                 .ok_or_else(|| Failure::bad(format!("invalid since: not a valid duration string: {text:?}")))?;
             let now = u64::try_from(tempo.shared.clock.now_ns()).unwrap_or(0);
-            (now.saturating_sub(since.saturating_mul(1_000_000)), now.saturating_add(1))
+            (
+                now.saturating_sub(since.saturating_mul(1_000_000)),
+                now.saturating_add(1),
+            )
         }
     };
-    let options = options(number(params, "limit", LIMIT_DEFAULT)?, number(params, "spss", SPANS_DEFAULT)?, range)?;
+    let options = options(
+        number(params, "limit", LIMIT_DEFAULT)?,
+        number(params, "spss", SPANS_DEFAULT)?,
+        range,
+    )?;
     if let Some(q) = params.get("q") {
         if params.get("tags").is_some() {
-            return Err(Failure::bad("invalid request: can't specify tags and q in the same query"));
+            return Err(Failure::bad(
+                "invalid request: can't specify tags and q in the same query",
+            ));
         }
         if q.len() > QUERY_BYTES_MAX {
             return Err(Failure::bad(format!("query is longer than {QUERY_BYTES_MAX} bytes")));
@@ -195,7 +212,13 @@ pub fn message(found: &Found) -> trilith_proto::tempopb::SearchResponse {
                     .service_stats
                     .iter()
                     .map(|(name, s)| {
-                        (name.clone(), pb::ServiceStats { span_count: s.span_count, error_count: s.error_count })
+                        (
+                            name.clone(),
+                            pb::ServiceStats {
+                                span_count: s.span_count,
+                                error_count: s.error_count,
+                            },
+                        )
                     })
                     .collect(),
             })
@@ -358,9 +381,21 @@ mod tests {
                     attributes: vec![("n".into(), AnyValue::Int(0))],
                 }],
             }],
-            service_stats: [("shop".to_owned(), ServiceStats { span_count: 3, error_count: 0 })].into(),
+            service_stats: [(
+                "shop".to_owned(),
+                ServiceStats {
+                    span_count: 3,
+                    error_count: 0,
+                },
+            )]
+            .into(),
         };
-        let found = Found { traces: vec![trace], bytes: 9, spans: 0, blocks: 0 };
+        let found = Found {
+            traces: vec![trace],
+            bytes: 9,
+            spans: 0,
+            blocks: 0,
+        };
         let set = r#"{"spans":[{"spanID":"0000000000000007","name":"x","startTimeUnixNano":"6","attributes":[{"key":"n","value":{"intValue":"0"}}]}],"matched":2}"#;
         let want = format!(
             r#"{{"traces":[{{"traceID":"1f2","rootServiceName":"shop","rootTraceName":"GET /","startTimeUnixNano":"5","spanSet":{set},"spanSets":[{set}],"serviceStats":{{"shop":{{"spanCount":3}}}}}}],"metrics":{{"inspectedBytes":"9","completedJobs":1,"totalJobs":1}}}}"#
@@ -371,7 +406,9 @@ mod tests {
 
     #[test]
     fn bounds() {
-        assert!(options(0, 3, (0, 1)).is_err() && options(300_000, 3, (0, 1)).is_err() && options(1, 101, (0, 1)).is_err());
+        assert!(
+            options(0, 3, (0, 1)).is_err() && options(300_000, 3, (0, 1)).is_err() && options(1, 101, (0, 1)).is_err()
+        );
         assert_eq!(options(1, 0, (0, 1)).map(|o| o.spans_per_spanset).ok(), Some(100));
     }
 }

@@ -44,7 +44,9 @@ fn refuse(failure: Failure) -> Status {
 }
 
 fn missing<T>(method: &str) -> Result<T, Status> {
-    Err(status_of(&Error::unsupported(format!("StreamingQuerier/{method} is not available in this version"))))
+    Err(status_of(&Error::unsupported(format!(
+        "StreamingQuerier/{method} is not available in this version"
+    ))))
 }
 
 #[tonic::async_trait]
@@ -66,7 +68,12 @@ impl StreamingQuerier for Querier {
             return Err(Status::invalid_argument("start must be before end"));
         }
         let or = |n: u32, default: usize| if n == 0 { default } else { n as usize };
-        let options = options(or(r.limit, LIMIT_DEFAULT), or(r.spans_per_span_set, SPANS_DEFAULT), range).map_err(refuse)?;
+        let options = options(
+            or(r.limit, LIMIT_DEFAULT),
+            or(r.spans_per_span_set, SPANS_DEFAULT),
+            range,
+        )
+        .map_err(refuse)?;
         let wanted = if r.query.is_empty() {
             let ns = |ms: u32| u64::from(ms) * 1_000_000;
             let mut pairs: Vec<String> = r.tags.iter().map(|(n, v)| format!("{n}={v:?}")).collect();
@@ -82,7 +89,10 @@ impl StreamingQuerier for Querier {
         // Always at least one message, and the costs in every one of them.
         loop {
             let rest = whole.traces.split_off(whole.traces.len().min(TRACES_PER_MESSAGE));
-            let next = SearchResponse { traces: rest, metrics: whole.metrics.clone() };
+            let next = SearchResponse {
+                traces: rest,
+                metrics: whole.metrics.clone(),
+            };
             parts.push(Ok(std::mem::replace(&mut whole, next)));
             if whole.traces.is_empty() {
                 break;

@@ -38,21 +38,15 @@ pub fn seconds_range(params: &Params) -> Result<(u64, u64), Failure> {
         params
             .get(name)
             .map(|t| {
-                t.parse::<u32>().map_err(|_| {
-                    Failure::bad(format!(
-                        "invalid {name}: {t:?} is not a unix time in seconds"
-                    ))
-                })
+                t.parse::<u32>()
+                    .map_err(|_| Failure::bad(format!("invalid {name}: {t:?} is not a unix time in seconds")))
             })
             .transpose()
             .map(|t| t.map(|s| u64::from(s) * 1_000_000_000))
     };
     let (start, end) = (time("start")?, time("end")?);
     // Zero means "not given" to Grafana.
-    let (start, end) = (
-        start.unwrap_or(0),
-        end.filter(|e| *e > 0).unwrap_or(u64::MAX),
-    );
+    let (start, end) = (start.unwrap_or(0), end.filter(|e| *e > 0).unwrap_or(u64::MAX));
     if end <= start {
         return Err(Failure::bad("http parameter start must be before end"));
     }
@@ -66,11 +60,7 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
         .any(|v| v.to_str().is_ok_and(|v| v.contains(PROTOBUF)))
 }
 
-async fn find(
-    tempo: &Tempo,
-    id: &str,
-    request: Request<Body>,
-) -> Result<(Option<TraceBatch>, u64, bool), Failure> {
+async fn find(tempo: &Tempo, id: &str, request: Request<Body>) -> Result<(Option<TraceBatch>, u64, bool), Failure> {
     let tenant = tempo.shared.tenant(request.headers())?;
     let id = parse_id(id).map_err(Failure::bad)?;
     let protobuf = wants_protobuf(request.headers());
@@ -149,10 +139,7 @@ mod tests {
 
     #[test]
     fn ids() {
-        assert_eq!(
-            parse_id("aB").map(|t| t.to_string()),
-            Ok(format!("{:032x}", 0xab))
-        );
+        assert_eq!(parse_id("aB").map(|t| t.to_string()), Ok(format!("{:032x}", 0xab)));
         assert_eq!(parse_id("1").map(|t| t.0[15]), Ok(1));
         for bad in ["", "xyz", "+1", "-1", &"0".repeat(33)] {
             assert!(parse_id(bad).is_err(), "{bad}");
@@ -163,13 +150,8 @@ mod tests {
     fn ranges() {
         let p = |q| seconds_range(&Params::from_query(Some(q)));
         assert_eq!(p("").ok(), Some((0, u64::MAX)));
-        assert_eq!(
-            p("start=1&end=2").ok(),
-            Some((1_000_000_000, 2_000_000_000))
-        );
+        assert_eq!(p("start=1&end=2").ok(), Some((1_000_000_000, 2_000_000_000)));
         assert_eq!(p("start=0&end=0").ok(), Some((0, u64::MAX)));
-        assert!(
-            p("start=2&end=1").is_err() && p("start=x").is_err() && p("end=99999999999").is_err()
-        );
+        assert!(p("start=2&end=1").is_err() && p("start=x").is_err() && p("end=99999999999").is_err());
     }
 }

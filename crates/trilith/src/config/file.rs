@@ -25,10 +25,7 @@ pub struct FileSettings {
 
 /// # Errors
 /// One line per mistake, each with its line number in the file.
-pub fn parse(
-    text: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<FileSettings, Vec<String>> {
+pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<FileSettings, Vec<String>> {
     let flat = flatten(text).map_err(|e| vec![e])?;
     let mut out = FileSettings::default();
     let mut errors = Vec::new();
@@ -46,10 +43,7 @@ pub fn parse(
         };
         if path.first().is_some_and(|p| p == "overrides") {
             if path.len() < 3 {
-                errors.push(format!(
-                    "line {}: overrides wants tenant: {{key: value}}",
-                    located.line
-                ));
+                errors.push(format!("line {}: overrides wants tenant: {{key: value}}", located.line));
                 continue;
             }
             let key = path[2..].join(".");
@@ -60,10 +54,7 @@ pub fn parse(
             };
             match settings::find(&full).filter(|s| s.per_tenant) {
                 Some(s) => {
-                    out.overrides
-                        .entry(path[1].clone())
-                        .or_default()
-                        .insert(s.key, located);
+                    out.overrides.entry(path[1].clone()).or_default().insert(s.key, located);
                 }
                 None => errors.push(unknown(
                     &key,
@@ -78,18 +69,10 @@ pub fn parse(
             Some(s) => {
                 out.settings.insert(s.key, located);
             }
-            None => errors.push(unknown(
-                &key,
-                located.line,
-                &mut SETTINGS.iter().map(|s| s.key),
-            )),
+            None => errors.push(unknown(&key, located.line, &mut SETTINGS.iter().map(|s| s.key))),
         }
     }
-    if errors.is_empty() {
-        Ok(out)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(out) } else { Err(errors) }
 }
 
 fn unknown(key: &str, line: usize, known: &mut dyn Iterator<Item = &'static str>) -> String {
@@ -157,13 +140,9 @@ fn flatten(text: &str) -> Result<Vec<(Vec<String>, Located)>, String> {
             Event::Scalar(value, ..) => match stack.last_mut() {
                 Some(Level::Map(key @ None)) => *key = Some(value.into_owned()),
                 Some(Level::Map(Some(_))) => {
-                    let path: Vec<String> =
-                        stack.iter().filter_map(|Level::Map(k)| k.clone()).collect();
+                    let path: Vec<String> = stack.iter().filter_map(|Level::Map(k)| k.clone()).collect();
                     if out.iter().any(|(p, _)| *p == path) {
-                        return Err(format!(
-                            "line {line}: key {:?} appears twice",
-                            path.join(".")
-                        ));
+                        return Err(format!("line {line}: key {:?} appears twice", path.join(".")));
                     }
                     let empty = value.is_empty();
                     // `key:` with nothing behind it says nothing; the default stays.
@@ -198,17 +177,13 @@ mod tests {
     use super::*;
 
     fn parse_with_home(text: &str) -> Result<FileSettings, Vec<String>> {
-        parse(text, &|name| {
-            (name == "HOME_DIR").then(|| "/srv".to_owned())
-        })
+        parse(text, &|name| (name == "HOME_DIR").then(|| "/srv".to_owned()))
     }
 
     #[test]
     fn nested_and_dotted_keys_are_the_same() {
-        let nested = parse_with_home("listen:\n  metrics: 1\nlimits:\n  max-sample-age: 0\n")
-            .expect("valid");
-        let dotted =
-            parse_with_home("listen.metrics: 1\n\nlimits.max-sample-age: 0\n").expect("valid");
+        let nested = parse_with_home("listen:\n  metrics: 1\nlimits:\n  max-sample-age: 0\n").expect("valid");
+        let dotted = parse_with_home("listen.metrics: 1\n\nlimits.max-sample-age: 0\n").expect("valid");
         assert_eq!(
             nested.settings["listen.metrics"].value,
             dotted.settings["listen.metrics"].value
@@ -230,8 +205,7 @@ mod tests {
 
     #[test]
     fn environment() {
-        let f =
-            parse_with_home("data-dir: ${HOME_DIR}/x$$\nlog.level: ${NOPE:-debug}").expect("valid");
+        let f = parse_with_home("data-dir: ${HOME_DIR}/x$$\nlog.level: ${NOPE:-debug}").expect("valid");
         assert_eq!(f.settings["data-dir"].value, "/srv/x$");
         assert_eq!(f.settings["log.level"].value, "debug");
         assert_eq!(
@@ -242,10 +216,8 @@ mod tests {
 
     #[test]
     fn overrides_per_tenant() {
-        let f = parse_with_home(
-            "overrides:\n  team-a:\n    active-series: 10\n    limits.line-size: 1KiB\n",
-        )
-        .expect("valid");
+        let f = parse_with_home("overrides:\n  team-a:\n    active-series: 10\n    limits.line-size: 1KiB\n")
+            .expect("valid");
         assert_eq!(f.overrides["team-a"]["limits.active-series"].value, "10");
         assert_eq!(f.overrides["team-a"]["limits.line-size"].value, "1KiB");
         assert!(parse_with_home("overrides:\n  t:\n    data-dir: x\n").is_err());
@@ -264,9 +236,6 @@ mod tests {
         ] {
             assert!(parse_with_home(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(
-            parse_with_home("").expect("empty is fine"),
-            FileSettings::default()
-        );
+        assert_eq!(parse_with_home("").expect("empty is fine"), FileSettings::default());
     }
 }

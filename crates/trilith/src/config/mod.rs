@@ -68,8 +68,7 @@ pub fn load(path: Option<&Path>, flags: &Flags) -> Result<Config, Vec<String>> {
     let file = match path {
         None => file::FileSettings::default(),
         Some(p) => {
-            let text = std::fs::read_to_string(p)
-                .map_err(|e| vec![format!("cannot read {}: {e}", p.display())])?;
+            let text = std::fs::read_to_string(p).map_err(|e| vec![format!("cannot read {}: {e}", p.display())])?;
             file::parse(&text, &|name| std::env::var(name).ok()).map_err(|es| {
                 es.into_iter()
                     .map(|e| format!("{}: {e}", p.display()))
@@ -109,9 +108,8 @@ pub fn resolve(file: &file::FileSettings, flags: &Flags) -> Result<Config, Vec<S
     }
     let log_format = r.text("log.format");
     if log_format != "text" && log_format != "json" {
-        r.errors.push(format!(
-            "log.format: {log_format:?} is neither text nor json"
-        ));
+        r.errors
+            .push(format!("log.format: {log_format:?} is neither text nor json"));
     }
     let config = Config {
         data_dir: PathBuf::from(r.text("data-dir")),
@@ -140,11 +138,7 @@ pub fn resolve(file: &file::FileSettings, flags: &Flags) -> Result<Config, Vec<S
         limits,
         overrides,
     };
-    if r.errors.is_empty() {
-        Ok(config)
-    } else {
-        Err(r.errors)
-    }
+    if r.errors.is_empty() { Ok(config) } else { Err(r.errors) }
 }
 
 /// Values of the per-tenant settings, as text with their origin.
@@ -169,11 +163,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn parsed<T: Default>(
-        &mut self,
-        (text, origin): (String, String),
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
+    fn parsed<T: Default>(&mut self, (text, origin): (String, String), parse: impl Fn(&str) -> Result<T, String>) -> T {
         parse(&text).unwrap_or_else(|e| {
             self.errors.push(format!("{origin}: {e}"));
             T::default()
@@ -225,9 +215,7 @@ impl Resolver<'_> {
             match setting(key).kind {
                 Kind::Bytes => self.parsed(raw, value::bytes),
                 Kind::Count => self.parsed(raw, value::count),
-                Kind::Duration => {
-                    self.parsed(raw, |t| value::duration(t).map(|d| d.as_millis() as u64))
-                }
+                Kind::Duration => self.parsed(raw, |t| value::duration(t).map(|d| d.as_millis() as u64)),
                 other => unreachable!("limit {key} has kind {other:?}"),
             }
         };

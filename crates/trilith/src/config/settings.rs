@@ -29,13 +29,7 @@ pub struct Setting {
     pub per_tenant: bool,
 }
 
-const fn s(
-    key: &'static str,
-    kind: Kind,
-    default: &'static str,
-    group: &'static str,
-    help: &'static str,
-) -> Setting {
+const fn s(key: &'static str, kind: Kind, default: &'static str, group: &'static str, help: &'static str) -> Setting {
     Setting {
         key,
         kind,
@@ -46,12 +40,7 @@ const fn s(
     }
 }
 
-const fn limit(
-    key: &'static str,
-    kind: Kind,
-    default: &'static str,
-    help: &'static str,
-) -> Setting {
+const fn limit(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
     Setting {
         key,
         kind,
@@ -133,20 +122,8 @@ pub const SETTINGS: &[Setting] = &[
         LISTEN,
         "Tempo API, HTTP and gRPC on one port.",
     ),
-    s(
-        "listen.otlp-grpc",
-        Kind::Listen,
-        "4317",
-        LISTEN,
-        "OTLP over gRPC.",
-    ),
-    s(
-        "listen.otlp-http",
-        Kind::Listen,
-        "4318",
-        LISTEN,
-        "OTLP over HTTP.",
-    ),
+    s("listen.otlp-grpc", Kind::Listen, "4317", LISTEN, "OTLP over gRPC."),
+    s("listen.otlp-http", Kind::Listen, "4318", LISTEN, "OTLP over HTTP."),
     s(
         "multi-tenancy",
         Kind::Bool,
@@ -250,30 +227,10 @@ pub const SETTINGS: &[Setting] = &[
         "100MiB",
         "Largest request body after decompression.",
     ),
-    limit(
-        "limits.label-names",
-        Kind::Count,
-        "128",
-        "Labels per series or stream.",
-    ),
-    limit(
-        "limits.label-name-length",
-        Kind::Bytes,
-        "1024",
-        "Longest label name.",
-    ),
-    limit(
-        "limits.label-value-length",
-        Kind::Bytes,
-        "4096",
-        "Longest label value.",
-    ),
-    limit(
-        "limits.line-size",
-        Kind::Bytes,
-        "256KiB",
-        "Longest log line.",
-    ),
+    limit("limits.label-names", Kind::Count, "128", "Labels per series or stream."),
+    limit("limits.label-name-length", Kind::Bytes, "1024", "Longest label name."),
+    limit("limits.label-value-length", Kind::Bytes, "4096", "Longest label value."),
+    limit("limits.line-size", Kind::Bytes, "256KiB", "Longest log line."),
     limit(
         "limits.structured-metadata-size",
         Kind::Bytes,

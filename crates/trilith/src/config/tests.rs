@@ -2,20 +2,13 @@ use super::*;
 
 fn config(text: &str, flags: &[(&'static str, &str)]) -> Result<Config, Vec<String>> {
     let file = file::parse(text, &|_| None)?;
-    resolve(
-        &file,
-        &flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
-    )
+    resolve(&file, &flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect())
 }
 
 #[test]
 fn defaults_are_the_documented_ones() {
     let c = config("", &[]).expect("defaults are valid");
-    assert_eq!(
-        c.limits,
-        Limits::default(),
-        "the table and Limits::default must agree"
-    );
+    assert_eq!(c.limits, Limits::default(), "the table and Limits::default must agree");
     assert_eq!(c.listen.metrics, "127.0.0.1:9090");
     assert_eq!(c.retention.metrics, Duration::from_secs(15 * 86400));
     assert_eq!(c.retention.logs, Duration::from_secs(30 * 86400));
@@ -38,20 +31,13 @@ fn flags_win_over_the_file() {
 #[test]
 fn bad_values_name_their_origin() {
     let e = config("retention:\n  logs: soon", &[("self-observe", "maybe")]).unwrap_err();
-    assert!(
-        e.iter().any(|l| l.starts_with("line 2: retention.logs:")),
-        "{e:?}"
-    );
+    assert!(e.iter().any(|l| l.starts_with("line 2: retention.logs:")), "{e:?}");
     assert!(e.iter().any(|l| l.starts_with("--self-observe:")), "{e:?}");
 }
 
 #[test]
 fn overrides_start_from_the_global_limits() {
-    let c = config(
-        "limits.line-size: 1KiB\noverrides:\n  a: {active-series: 5}",
-        &[],
-    )
-    .expect("valid");
+    let c = config("limits.line-size: 1KiB\noverrides:\n  a: {active-series: 5}", &[]).expect("valid");
     let live = LiveLimits::new(&c);
     let a = live.limits(&TenantId::new("a").expect("valid id"));
     assert_eq!((a.active_series_max, a.line_bytes_max), (5, 1024));

@@ -26,11 +26,7 @@ struct Point {
 impl Exposition {
     fn family(&mut self, name: &'static str, kind: MetricType, help: &'static str) {
         let kind_text = kind.as_str();
-        write!(
-            self.text,
-            "# HELP {name} {help}\n# TYPE {name} {kind_text}\n"
-        )
-        .expect("writing to memory cannot fail");
+        write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind_text}\n").expect("writing to memory cannot fail");
         self.families.push((name, kind, help));
     }
 
@@ -82,9 +78,7 @@ impl Exposition {
             let mut cumulative = 0;
             for (i, n) in counts.iter().enumerate() {
                 cumulative += n;
-                let le = bounds
-                    .get(i)
-                    .map_or_else(|| "+Inf".to_owned(), ToString::to_string);
+                let le = bounds.get(i).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
                 let mut with_le = base.clone();
                 with_le.push(("le", &le));
                 self.sample(&format!("{name}_bucket"), &with_le, cumulative as f64);
@@ -99,20 +93,14 @@ impl Exposition {
         if !labels.is_empty() {
             self.text.push('{');
             for (i, (n, v)) in labels.iter().enumerate() {
-                let v = v
-                    .replace('\\', "\\\\")
-                    .replace('"', "\\\"")
-                    .replace('\n', "\\n");
+                let v = v.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
                 let comma = if i > 0 { "," } else { "" };
                 write!(self.text, "{comma}{n}=\"{v}\"").expect("writing to memory cannot fail");
             }
             self.text.push('}');
         }
         writeln!(self.text, " {value}").expect("writing to memory cannot fail");
-        let labels = labels
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect();
+        let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         self.points.push(Point {
             name: name.to_owned(),
             labels,
@@ -137,10 +125,7 @@ impl Exposition {
             for (n, v) in extra {
                 labels.push(n, v);
             }
-            batch.samples.push(Sample {
-                ts_ms,
-                value: p.value,
-            });
+            batch.samples.push(Sample { ts_ms, value: p.value });
             batch.finish_series(labels.pack());
         }
         batch.metadata = self
@@ -186,10 +171,7 @@ mod tests {
         let batch = e.into_batch(5, &[("job", "trilith")]);
         assert_eq!(batch.series_count(), 7);
         let (labels, samples) = batch.series().next().expect("seven series");
-        assert_eq!(
-            labels.to_string(),
-            "{__name__=\"a_total\", job=\"trilith\"}"
-        );
+        assert_eq!(labels.to_string(), "{__name__=\"a_total\", job=\"trilith\"}");
         assert_eq!((samples[0].ts_ms, samples[0].value), (5, 3.0));
         assert_eq!(batch.metadata.len(), 3);
     }

@@ -16,9 +16,7 @@ use trilith_model::{Clock, MetricType};
 
 use super::exposition::Exposition;
 
-const BOUNDS_SECONDS: [f64; 11] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+const BOUNDS_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Spans kept per second; the rest is only counted.
 const SPANS_PER_SECOND_MAX: u64 = 10;
@@ -69,12 +67,7 @@ impl HttpMetrics {
     }
 
     pub fn collect(&self, out: &mut Exposition) {
-        let mut routes: Vec<(Route, Timing)> = self
-            .routes
-            .lock()
-            .iter()
-            .map(|(r, t)| (r.clone(), t.clone()))
-            .collect();
+        let mut routes: Vec<(Route, Timing)> = self.routes.lock().iter().map(|(r, t)| (r.clone(), t.clone())).collect();
         routes.sort_by(|a, b| a.0.cmp(&b.0));
         let labels = |r: &Route| {
             vec![
@@ -131,11 +124,7 @@ impl HttpMetrics {
 }
 
 /// Axum middleware; put on with `Router::layer`, so that the matched route is known.
-pub async fn observe(
-    State(observed): State<Observed>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
+pub async fn observe(State(observed): State<Observed>, request: Request<Body>, next: Next) -> Response {
     let metrics = &observed.metrics;
     // The route's pattern, not the path: paths are unbounded.
     let route = request
@@ -195,12 +184,8 @@ fn span(
         key: k.into(),
         value: AnyValue::String(v.into()),
     };
-    let (trace_id, parent_span_id) = parent.unwrap_or_else(|| {
-        (
-            TraceId(metrics.rng.next_u128().to_be_bytes()),
-            SpanId::default(),
-        )
-    });
+    let (trace_id, parent_span_id) =
+        parent.unwrap_or_else(|| (TraceId(metrics.rng.next_u128().to_be_bytes()), SpanId::default()));
     let start_ns = started_ns.max(0) as u64;
     Span {
         trace_id,
@@ -245,8 +230,7 @@ mod tests {
 
     #[test]
     fn traceparent() {
-        let ok = parse_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-            .expect("valid");
+        let ok = parse_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").expect("valid");
         assert_eq!(ok.0.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(ok.1.to_string(), "00f067aa0ba902b7");
         for bad in [
@@ -262,11 +246,7 @@ mod tests {
     #[test]
     fn spans_have_a_ceiling_per_second() {
         let (tx, mut rx) = mpsc::channel(100);
-        let m = HttpMetrics::new(
-            Arc::new(trilith_model::SystemClock),
-            Arc::new(Rng::seeded(1)),
-            Some(tx),
-        );
+        let m = HttpMetrics::new(Arc::new(trilith_model::SystemClock), Arc::new(Rng::seeded(1)), Some(tx));
         let kept = (0..1000).filter(|_| m.sampled()).count() as u64;
         // The loop may cross into another second.
         assert!(

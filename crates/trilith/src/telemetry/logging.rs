@@ -25,11 +25,7 @@ pub fn install(level: &str, json: bool, own: Option<mpsc::Sender<OwnLine>>) -> R
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false);
-    let stderr = if json {
-        stderr.json().boxed()
-    } else {
-        stderr.boxed()
-    };
+    let stderr = if json { stderr.json().boxed() } else { stderr.boxed() };
     let copy = own.map(|tx| Copy { tx }.with_filter(tracing_subscriber::filter::LevelFilter::INFO));
     tracing_subscriber::registry()
         .with(stderr.with_filter(filter))
@@ -72,13 +68,8 @@ struct Logfmt {
 
 impl Logfmt {
     fn put(&mut self, field: &Field, text: &str) {
-        let name = if field.name() == "message" {
-            "msg"
-        } else {
-            field.name()
-        };
-        let plain =
-            !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
+        let name = if field.name() == "message" { "msg" } else { field.name() };
+        let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
         let written = if plain {
             write!(self.line, " {name}={text}")
         } else {

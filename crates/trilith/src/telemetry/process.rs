@@ -13,12 +13,7 @@ pub fn collect(out: &mut Exposition) {
         .map_or("", |(_, r)| r)
         .split_whitespace()
         .collect();
-    let field = |n: usize| {
-        fields
-            .get(n)
-            .and_then(|f| f.parse::<f64>().ok())
-            .unwrap_or(0.0)
-    };
+    let field = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
     const TICKS_PER_SECOND: f64 = 100.0; // USER_HZ, fixed by the Linux ABI
     const PAGE_BYTES: f64 = 4096.0;
     let started = field(19) / TICKS_PER_SECOND;
@@ -56,6 +51,5 @@ pub fn collect(out: &mut Exposition) {
 
 fn boot_time() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
-    stat.lines()
-        .find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())
+    stat.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())
 }

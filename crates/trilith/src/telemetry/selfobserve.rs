@@ -8,8 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trilith_model::trace::{AnyValue, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span};
 use trilith_model::{
-    Clock, Labels, LogBatch, LogEntry, LogSink, LogStream, MetricBatch, MetricSink, TenantId,
-    TraceBatch, TraceSink,
+    Clock, Labels, LogBatch, LogEntry, LogSink, LogStream, MetricBatch, MetricSink, TenantId, TraceBatch, TraceSink,
 };
 
 use super::logging::OwnLine;
@@ -33,11 +32,7 @@ pub struct SelfObserve {
 
 impl SelfObserve {
     /// Runs until cancelled. `gather` makes the batch of own metrics for a time in ms.
-    pub async fn run(
-        mut self,
-        gather: impl Fn(i64, &str) -> MetricBatch,
-        cancel: CancellationToken,
-    ) {
+    pub async fn run(mut self, gather: impl Fn(i64, &str) -> MetricBatch, cancel: CancellationToken) {
         let mut metrics_tick = tokio::time::interval(METRICS_INTERVAL);
         metrics_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut flush_tick = tokio::time::interval(FLUSH_INTERVAL);
