@@ -5,8 +5,8 @@
 //! levels, where only full hands are merged, so that late data, which trickles into old windows for ever, is gathered
 //! in ever larger portions instead of being rewritten each time.
 //!
-//! - A hand is full with `fan_in_min` blocks. In a window that has closed and settled two are enough: no more will
-//!   come soon.
+//! - A hand is full with `fan_in_min` blocks of level ℓ. In a window that has closed and settled two of level ≤ ℓ are
+//!   enough: no more will come soon.
 //! - A block that spans several windows is merged only with others that do, so that narrow blocks stay narrow.
 //! - A block of half the size ceiling or more is finished, and no output exceeds the ceiling.
 //! - A hand holds neighbours by id, which is the order in which they were made.
@@ -158,7 +158,14 @@ fn plan_tenant(
                     .iter()
                     .all(|b| now.ms.saturating_sub(b.created_ms) >= options.settle_ms)
                     && group.iter().all(|b| has_closed(b.time_max, window, now));
-            let least = match settled && (force || !extra) {
+            // Lower blocks climb along only where no siblings will come to lift them: otherwise a block and a few fresh
+            // ones would fill a hand again and again, and levels would be used up by small portions.
+            let few_do = settled && (force || !extra);
+            let group: Vec<_> = group
+                .into_iter()
+                .filter(|b| few_do || usize::from(b.level) == level)
+                .collect();
+            let least = match few_do {
                 true => 2,
                 false => options.fan_in_min.max(2),
             };
