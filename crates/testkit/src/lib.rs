@@ -7,6 +7,7 @@
 //! Never a dependency of shipped code.
 
 pub mod clock;
+pub mod corpora;
 pub mod entries;
 pub mod faulty;
 pub mod series;
