@@ -21,6 +21,10 @@ use trilith_object::Store;
 use trilith_query::{QueryContext, SeriesRequest, SeriesSource as _};
 use trilith_wal::{Lsn, Wal};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const T0: i64 = 1_700_000_000_000;
 const PER_TARGET: usize = 200;
 const TARGETS_PER_PUSH: usize = 10;
@@ -130,7 +134,7 @@ impl Generator {
             match s.kind {
                 0..8 => s.value += (r % 200) as f64,
                 8..12 => s.value = (r % 100_000) as f64 / 1000.0,
-                12..15 if r % 20 == 0 => s.value = (r % 7) as f64,
+                12..15 if r.is_multiple_of(20) => s.value = (r % 7) as f64,
                 12..19 => {}
                 _ => s.value = (r >> 11) as f64 / (1u64 << 53) as f64,
             }

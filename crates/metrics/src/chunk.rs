@@ -14,13 +14,16 @@
 //! Sealed: a timestamp vector and a slot's values, as in docs/formats/metrics-block.md.
 
 use trilith_codec::{unzigzag, zigzag};
-use trilith_model::Sample;
+use trilith_model::{Sample, TimeRange};
 
 use crate::format::{times, values};
 
 /// Samples after which a chunk is sealed: many enough that a sealed chunk's header does not show, few enough that the
 /// open part, which is the larger one per sample, stays small.
 pub(crate) const CHUNK_SAMPLES_MAX: u16 = 64;
+
+/// What an open chunk's buffer grows by.
+const BUFFER_STEP_BYTES: usize = 64;
 
 /// A finished chunk.
 #[derive(Debug)]
@@ -54,13 +57,9 @@ impl OpenChunk {
         self.count >= CHUNK_SAMPLES_MAX
     }
 
-    /// The newest sample, `None` when empty.
-    pub(crate) fn last(&self) -> Option<(i64, u64)> {
-        (self.count > 0).then_some((self.last_ms, self.last_bits))
-    }
-
-    pub(crate) fn first_ms(&self) -> i64 {
-        self.first_ms
+    /// The range of the samples, `None` when empty.
+    pub(crate) fn range(&self) -> Option<TimeRange> {
+        (self.count > 0).then(|| TimeRange::new(self.first_ms, self.last_ms))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -130,6 +129,10 @@ impl OpenChunk {
         // `free` is 64 only when nothing is pending.
         let head = if free == 64 { 0 } else { self.pending << free };
         let word = head | bits >> rest;
+        if self.data.capacity() - self.data.len() < 8 {
+            // Not doubled: a hundred thousand half-empty buffers are most of what a head could waste.
+            self.data.reserve_exact(BUFFER_STEP_BYTES);
+        }
         self.data.extend_from_slice(&word.to_be_bytes());
         self.pending = if rest == 0 {
             0

@@ -25,13 +25,9 @@ pub(crate) fn compress(raw: &[u8]) -> Result<Vec<u8>> {
 /// # Errors
 /// `Corrupt` unless the bytes decompress to exactly `raw_len`, which is at most [`PAGE_RAW_BYTES_MAX`].
 pub(crate) fn decompress(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
-    decompress_max(bytes, raw_len, PAGE_RAW_BYTES_MAX)
-}
-
-pub(crate) fn decompress_max(bytes: &[u8], raw_len: usize, max: usize) -> Result<Vec<u8>> {
-    if raw_len > max {
+    if raw_len > PAGE_RAW_BYTES_MAX {
         return Err(Error::corrupt(format!(
-            "compressed part claims {raw_len} bytes, more than {max}"
+            "page claims {raw_len} bytes, more than {PAGE_RAW_BYTES_MAX}"
         )));
     }
     let raw =

@@ -50,3 +50,8 @@ pub fn directories(bytes: &[u8]) {
 pub fn metadata(bytes: &[u8]) {
     let _ = metadata::decode(&mut Reader::new(bytes));
 }
+
+/// A whole block file.
+pub fn block(bytes: &[u8]) {
+    crate::reader::fuzz(bytes);
+}

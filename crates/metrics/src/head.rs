@@ -55,6 +55,7 @@ pub struct TenantHead {
     shards: Vec<Mutex<Vec<Series>>>,
     min_ms: AtomicI64,
     max_ms: AtomicI64,
+    items: AtomicU64,
     metadata: Mutex<MetadataSet>,
     /// Series that admitted batches may still create.
     reserved: AtomicU64,
@@ -151,6 +152,7 @@ impl Default for TenantHead {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             min_ms: AtomicI64::new(i64::MAX),
             max_ms: AtomicI64::new(i64::MIN),
+            items: AtomicU64::new(0),
             metadata: Mutex::default(),
             reserved: AtomicU64::new(0),
             hasher: foldhash::fast::RandomState::default(),
@@ -183,6 +185,11 @@ impl TenantHead {
             self.min_ms.load(Ordering::Relaxed),
             self.max_ms.load(Ordering::Relaxed),
         )
+    }
+
+    /// Samples, repetitions included.
+    pub(crate) fn items(&self) -> u64 {
+        self.items.load(Ordering::Relaxed)
     }
 
     /// The refs of the series of a batch that exist.
@@ -277,6 +284,8 @@ impl TenantHead {
                 time.extend(s.ts_ms);
             }
         }
+        self.items
+            .fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
         if !time.is_empty() {
             self.min_ms.fetch_min(time.min, Ordering::Relaxed);
             self.max_ms.fetch_max(time.max, Ordering::Relaxed);

@@ -168,3 +168,93 @@ pub(crate) async fn read_metadata(block: &BlockHandle) -> Result<Vec<MetricMetad
     r.finish().map_err(bad("metadata"))?;
     Ok(entries)
 }
+
+/// Opens a block of untrusted bytes and reads everything in it; for fuzzing.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use futures::FutureExt as _;
+    let Ok(container) = Container::from_bytes(Bytes::copy_from_slice(bytes)) else {
+        return;
+    };
+    // Everything is in memory, so the reads are ready at once.
+    let read = |kind| container.read(kind, 0).now_or_never().and_then(Result::ok);
+    let parts: Option<Vec<Bytes>> = [SECTION_PAGES, SECTION_TIMES, SECTION_INDEX]
+        .into_iter()
+        .map(read)
+        .collect();
+    let Some(parts) = parts else { return };
+    let Ok(reader) = BlockReader::parse(container.clone(), parts) else {
+        return;
+    };
+    for o in 0..reader.index.series_count().min(1000) {
+        let _ = reader.index.labels(o);
+    }
+    let fetch = |range| {
+        container
+            .read_range(SECTION_DATA, 0, range)
+            .now_or_never()
+            .and_then(Result::ok)
+    };
+    for i in 0..reader.page_count().min(1000) {
+        let Some(stored) = fetch(reader.pages[i].extent.range()) else {
+            continue;
+        };
+        let Ok(page) = reader.open_page(i, &stored) else {
+            continue;
+        };
+        for slot in page.slots() {
+            let (p, at) = reader.locate_vector(slot.vector);
+            let Some(stored) = fetch(reader.times[p].extent.range()) else {
+                continue;
+            };
+            let vector = reader.open_times(p, &stored).and_then(|t| t.vector(at));
+            if let Ok(times) = vector {
+                let _ = page.values(slot, times.len(), &mut Vec::new());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writer::BlockWriter;
+    use trilith_block::FileBody;
+    use trilith_model::{Labels, TenantId};
+
+    fn block() -> Vec<u8> {
+        let mut w = BlockWriter::in_memory().unwrap();
+        for i in 0..3 {
+            let labels =
+                Labels::from_pairs([("__name__", "m"), ("i", ["0", "1", "2"][i as usize])]);
+            w.add(labels.as_ref(), &[1, 2, 3 + i], &[1.0, 2.0, i as f64])
+                .unwrap();
+        }
+        let mut draft = w.finish(TenantId::anonymous(), &[]).unwrap();
+        match draft.files.remove(0).body {
+            FileBody::Memory(b) => b.to_vec(),
+            FileBody::Spooled(_) => unreachable!("written in memory"),
+        }
+    }
+
+    #[test]
+    fn every_damaged_byte_is_survived() {
+        let good = block();
+        fuzz(&good);
+        for at in 0..good.len() {
+            for mask in [1u8, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] ^= mask;
+                fuzz(&bytes);
+            }
+            fuzz(&good[..at]);
+        }
+    }
+
+    #[test]
+    fn series_must_come_in_order() {
+        let mut w = BlockWriter::in_memory().unwrap();
+        let labels = Labels::from_pairs([("__name__", "m")]);
+        w.add(labels.as_ref(), &[1], &[1.0]).unwrap();
+        assert!(w.add(labels.as_ref(), &[2], &[1.0]).is_err());
+    }
+}

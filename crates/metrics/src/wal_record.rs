@@ -4,16 +4,21 @@
 //! before. What that costs is small after front coding against the series before and zstd, and it keeps a record
 //! valid whatever becomes of the records around it.
 
+use std::io::Read as _;
+
 use trilith_codec::{Reader, put_uvarint, put_varint};
 use trilith_model::{Error, LabelsRef, MetricBatch, Result, Sample};
 
-use crate::format::{bad, decompress_max, metadata};
+use crate::format::{bad, metadata};
 
 const VERSION: u8 = 1;
 
-/// Decompressed size above which a record is taken for damage. Requests are limited to 100 MiB by default, and
-/// a record is smaller than the request it comes from.
-const RECORD_RAW_BYTES_MAX: usize = 1 << 30;
+/// Decompressed size above which a record is refused, by the writer as by the reader. Requests are limited to 100 MiB
+/// by default, and a record is smaller than the request it comes from.
+const RECORD_RAW_BYTES_MAX: usize = 256 << 20;
+
+/// Most bytes that a label set shares with the one before: bounds what a forged record can unfold to.
+const SHARED_BYTES_MAX: usize = 1024;
 
 /// # Errors
 /// `TooLarge` when the batch exceeds what a record may hold; `Internal` when the compressor fails.
@@ -23,7 +28,8 @@ pub(crate) fn encode(batch: &MetricBatch) -> Result<Vec<u8>> {
     let mut last: &[u8] = &[];
     for (labels, samples) in batch.series() {
         let packed = labels.as_packed();
-        let shared = last.iter().zip(packed).take_while(|(a, b)| a == b).count();
+        let pairs = last.iter().zip(packed).take(SHARED_BYTES_MAX);
+        let shared = pairs.take_while(|(a, b)| a == b).count();
         put_uvarint(&mut raw, shared as u64);
         put_uvarint(&mut raw, (packed.len() - shared) as u64);
         raw.extend_from_slice(&packed[shared..]);
@@ -70,27 +76,40 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MetricBatch> {
         )));
     }
     let raw_len = r.uvarint_max(RECORD_RAW_BYTES_MAX as u64).map_err(&bad)? as usize;
-    // zstd does not compress better than this; keeps a forged length from allocating.
-    if raw_len / 100_000 > r.remaining() {
-        return Err(Error::corrupt("metrics record: absurd length"));
-    }
-    let raw = decompress_max(r.rest(), raw_len, RECORD_RAW_BYTES_MAX)?;
+    let raw = unpack(r.rest(), raw_len)?;
     decode_raw(&raw)
+}
+
+/// Decompresses to exactly `raw_len` bytes. Allocates as the bytes come, so a forged length costs nothing.
+fn unpack(packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+    let corrupt = |e: std::io::Error| Error::corrupt(format!("metrics record: zstd: {e}"));
+    let mut raw = Vec::with_capacity(raw_len.min(packed.len().saturating_mul(64)));
+    let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(corrupt)?;
+    decoder
+        .take(raw_len as u64 + 1)
+        .read_to_end(&mut raw)
+        .map_err(corrupt)?;
+    if raw.len() != raw_len {
+        return Err(Error::corrupt(format!(
+            "metrics record: {raw_len} bytes expected, got {}",
+            raw.len()
+        )));
+    }
+    Ok(raw)
 }
 
 pub(crate) fn decode_raw(raw: &[u8]) -> Result<MetricBatch> {
     let bad = bad("metrics record");
     let mut r = Reader::new(raw);
     let series = r.count(3).map_err(&bad)?;
-    // Front coding can make labels larger than the record: bounded in sum, as the record itself.
+    // Front coding can make labels larger than the record: bounded in sum, too.
     let mut arena: Vec<u8> = Vec::new();
     let mut spans: Vec<(std::ops::Range<usize>, usize)> = Vec::with_capacity(series);
     let mut total = 0usize;
     let mut last = 0..0;
     for _ in 0..series {
-        let shared = r
-            .uvarint_max((last.end - last.start) as u64)
-            .map_err(&bad)? as usize;
+        let shared_max = (last.end - last.start).min(SHARED_BYTES_MAX);
+        let shared = r.uvarint_max(shared_max as u64).map_err(&bad)? as usize;
         let suffix = r.bytes().map_err(&bad)?;
         let start = arena.len();
         if start + shared + suffix.len() > RECORD_RAW_BYTES_MAX {

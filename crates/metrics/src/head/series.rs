@@ -107,8 +107,8 @@ impl Series {
         {
             f(TimeRange::new(c.min_ms, c.max_ms));
         }
-        if let Some((last, _)) = self.open.last() {
-            f(TimeRange::new(self.open.first_ms(), last));
+        if let Some(range) = self.open.range() {
+            f(range);
         }
         for s in late.map_or(&[][..], |l| &l.open) {
             f(TimeRange::new(s.ts_ms, s.ts_ms));
@@ -128,9 +128,7 @@ impl Series {
         for c in self.sealed.iter().filter(|c| overlaps(c)) {
             c.for_each(&mut put);
         }
-        if let Some((last, _)) = self.open.last()
-            && range.overlaps(TimeRange::new(self.open.first_ms(), last))
-        {
+        if self.open.range().is_some_and(|r| range.overlaps(r)) {
             self.open.for_each(&mut put);
         }
         let Some(late) = &self.late else { return };

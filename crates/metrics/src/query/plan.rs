@@ -156,27 +156,25 @@ impl Plan {
     pub(crate) fn runs(self: &Arc<Self>) -> Vec<std::ops::Range<usize>> {
         const SERIES_MAX: usize = 1024;
         const SAMPLES_TARGET: u64 = 256 << 10;
-        let per_series: Vec<u64> = self
+        let span = |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
+        // Samples of a source, spread evenly over its series and its time.
+        let share = |items: u64, series: u64, t: TimeRange| {
+            let part =
+                span(self.range.min.max(t.min), self.range.max.min(t.max)) / span(t.min, t.max);
+            ((items / series.max(1)) as f64 * part) as u64 + 1
+        };
+        let blocks = self.sources.blocks.iter().map(|b| {
+            let m = &b.handle.meta;
+            share(m.items, m.groups, TimeRange::new(m.time_min, m.time_max))
+        });
+        let heads = self
             .sources
-            .blocks
+            .heads
             .iter()
-            .map(|b| {
-                let m = &b.handle.meta;
-                let span =
-                    |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
-                let part = span(
-                    self.range.min.max(m.time_min),
-                    self.range.max.min(m.time_max),
-                ) / span(m.time_min, m.time_max);
-                ((m.items / m.groups.max(1)) as f64 * part) as u64 + 1
-            })
-            .collect();
-        // A head's share is not known before it is read; it holds minutes, not days.
+            .map(|h| share(h.items(), u64::from(h.series_count()), h.time()));
+        let per_series: Vec<u64> = blocks.chain(heads).collect();
         let estimate = |s: &PlannedSeries| -> u64 {
-            s.parts
-                .iter()
-                .map(|&(n, _)| per_series.get(n as usize).copied().unwrap_or(64))
-                .sum()
+            s.parts.iter().map(|&(n, _)| per_series[n as usize]).sum()
         };
         let mut runs = Vec::new();
         let (mut from, mut samples) = (0, 0);
