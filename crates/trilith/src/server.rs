@@ -80,7 +80,7 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let http = Arc::new(HttpMetrics::new(
         clock.clone(),
-        rng,
+        rng.clone(),
         config.self_observe.then_some(span_tx),
     ));
     let process = Arc::new(Process {
@@ -109,6 +109,7 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     if config.self_observe {
         let observer = SelfObserve {
             clock,
+            rng,
             tenant: TenantId::anonymous(),
             instance,
             metrics: stores.metrics.clone(),

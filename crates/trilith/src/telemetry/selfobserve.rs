@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use trilith_model::trace::{AnyValue, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span};
+use trilith_model::rng::Rng;
+use trilith_model::trace::{AnyValue, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span, Status};
 use trilith_model::{
-    Clock, Labels, LogBatch, LogEntry, LogSink, LogStream, MetricBatch, MetricSink, TenantId, TraceBatch, TraceSink,
+    Clock, Labels, LogBatch, LogEntry, LogSink, LogStream, MetricBatch, MetricSink, SpanId, TenantId, TraceBatch,
+    TraceId, TraceSink,
 };
 
 use super::logging::OwnLine;
@@ -20,6 +22,7 @@ const BATCH_MAX: usize = 1000;
 
 pub struct SelfObserve {
     pub clock: Arc<dyn Clock>,
+    pub rng: Arc<Rng>,
     /// The tenant that owns the data: `anonymous`, also with multi-tenancy on.
     pub tenant: TenantId,
     pub instance: String,
@@ -33,6 +36,7 @@ pub struct SelfObserve {
 impl SelfObserve {
     /// Runs until cancelled. `gather` makes the batch of own metrics for a time in ms.
     pub async fn run(mut self, gather: impl Fn(i64, &str) -> MetricBatch, cancel: CancellationToken) {
+        let mut own_spans = Vec::new();
         let mut metrics_tick = tokio::time::interval(METRICS_INTERVAL);
         metrics_tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut flush_tick = tokio::time::interval(FLUSH_INTERVAL);
@@ -41,18 +45,50 @@ impl SelfObserve {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 _ = metrics_tick.tick() => {
+                    let started = self.clock.now_ns();
                     let batch = gather(self.clock.now_ms(), &self.instance);
-                    if let Err(e) = self.metrics.append(&self.tenant, batch).await {
+                    let gathered = self.clock.now_ns();
+                    let (series, stored) = (batch.series_count(), self.metrics.append(&self.tenant, batch).await);
+                    let ended = self.clock.now_ns();
+                    if let Err(e) = &stored {
                         tracing::debug!(error = %e, "own metrics were not stored");
                     }
+                    own_spans.extend(self.round([started, gathered, ended], series, stored.is_ok()));
                 }
                 _ = flush_tick.tick() => {
                     self.push_lines().await;
-                    self.push_spans().await;
+                    self.push_spans(&mut own_spans).await;
                 }
             }
         }
         self.push_lines().await;
+    }
+
+    /// The trace of one round of own metrics, so that there are traces to look at before anybody sent a request.
+    fn round(&self, [started, gathered, ended]: [i64; 3], series: usize, stored: bool) -> Vec<Span> {
+        let trace_id = TraceId(self.rng.next_u128().to_be_bytes());
+        let span = |name: &str, parent: SpanId, from: i64, to: i64| Span {
+            trace_id,
+            span_id: SpanId((self.rng.next_u64() | 1).to_be_bytes()),
+            parent_span_id: parent,
+            name: name.into(),
+            kind: 1,
+            start_ns: from.max(0) as u64,
+            end_ns: to.max(from).max(0) as u64,
+            ..Span::default()
+        };
+        let mut root = span("self-observe", SpanId::default(), started, ended);
+        root.attributes.push(KeyValue {
+            key: "trilith.series".into(),
+            value: AnyValue::Int(series as i64),
+        });
+        root.status = Some(Status {
+            code: if stored { 0 } else { 2 },
+            message: String::new(),
+        });
+        let gather = span("gather own metrics", root.span_id, started, gathered);
+        let append = span("append own metrics", root.span_id, gathered, ended);
+        vec![root, gather, append]
     }
 
     async fn push_lines(&mut self) {
@@ -90,8 +126,8 @@ impl SelfObserve {
         }
     }
 
-    async fn push_spans(&mut self) {
-        let mut spans = Vec::new();
+    async fn push_spans(&mut self, own: &mut Vec<Span>) {
+        let mut spans = std::mem::take(own);
         while spans.len() < BATCH_MAX
             && let Ok(span) = self.spans.try_recv()
         {
