@@ -11,9 +11,7 @@ use trilith_model::{Error, MatchOp, Matcher, Result};
 use trilith_query::series::Grouping;
 use trilith_query::vector::{AggregateOp, BinaryOp, Cardinality, Matching, SetOp};
 
-use crate::ast::{
-    Aggregate, Aggregation, At, Binary, Expr, Selector, Set, Subquery, TimeShift, ValueType,
-};
+use crate::ast::{Aggregate, Aggregation, At, Binary, Expr, Selector, Set, Subquery, TimeShift, ValueType};
 use crate::functions::Function;
 
 /// Longest query text.
@@ -35,7 +33,10 @@ const DEPTH_MAX: usize = 140;
 /// `Invalid` for what is not PromQL, `Unsupported` for what is PromQL but not available here.
 pub fn parse(query: &str) -> Result<Expr> {
     check_size(query)?;
-    let parsed = pp::parse(query).map_err(refuse)?;
+    // promql-parser 0.11 panics where a duration is a number of seconds that does not fit (`a offset 1e30`, `a[Inf]`).
+    let parsed = std::panic::catch_unwind(|| pp::parse(query))
+        .map_err(|_| refuse("duration out of range"))?
+        .map_err(refuse)?;
     convert(&parsed, 0)
 }
 
@@ -50,9 +51,7 @@ fn unsupported(what: impl std::fmt::Display) -> Error {
 /// Refuses what would make the tree too deep, before anything recursive sees it.
 fn check_size(query: &str) -> Result<()> {
     if query.len() > QUERY_BYTES_MAX {
-        return Err(refuse(format!(
-            "query is longer than {QUERY_BYTES_MAX} bytes"
-        )));
+        return Err(refuse(format!("query is longer than {QUERY_BYTES_MAX} bytes")));
     }
     let (mut nesting, mut braces, mut operators) = (0usize, 0usize, 0usize);
     let mut bytes = query.bytes().peekable();
@@ -62,10 +61,7 @@ fn check_size(query: &str) -> Result<()> {
             word.push(b.to_ascii_lowercase());
             continue;
         }
-        operators += usize::from(matches!(
-            word.as_slice(),
-            b"and" | b"or" | b"unless" | b"atan2"
-        ));
+        operators += usize::from(matches!(word.as_slice(), b"and" | b"or" | b"unless" | b"atan2"));
         word.clear();
         match b {
             b'"' | b'\'' | b'`' => {
@@ -82,24 +78,18 @@ fn check_size(query: &str) -> Result<()> {
                 nesting += 1;
                 braces += usize::from(b == b'{');
                 if nesting > NESTING_MAX {
-                    return Err(refuse(format!(
-                        "query nests deeper than {NESTING_MAX} levels"
-                    )));
+                    return Err(refuse(format!("query nests deeper than {NESTING_MAX} levels")));
                 }
             }
             b')' | b']' | b'}' => {
                 nesting = nesting.saturating_sub(1);
                 braces = braces.saturating_sub(usize::from(b == b'}'));
             }
-            b'+' | b'-' | b'*' | b'/' | b'%' | b'^' | b'=' | b'<' | b'>' | b'!' if braces == 0 => {
-                operators += 1
-            }
+            b'+' | b'-' | b'*' | b'/' | b'%' | b'^' | b'=' | b'<' | b'>' | b'!' if braces == 0 => operators += 1,
             _ => {}
         }
         if operators > OPERATORS_MAX {
-            return Err(refuse(format!(
-                "query has more than {OPERATORS_MAX} operators"
-            )));
+            return Err(refuse(format!("query has more than {OPERATORS_MAX} operators")));
         }
     }
     Ok(())
@@ -107,9 +97,7 @@ fn check_size(query: &str) -> Result<()> {
 
 fn convert(e: &pp::Expr, depth: usize) -> Result<Expr> {
     if depth > DEPTH_MAX {
-        return Err(refuse(format!(
-            "query nests deeper than {DEPTH_MAX} levels"
-        )));
+        return Err(refuse(format!("query nests deeper than {DEPTH_MAX} levels")));
     }
     let depth = depth + 1;
     Ok(match e {
@@ -119,8 +107,7 @@ fn convert(e: &pp::Expr, depth: usize) -> Result<Expr> {
         pp::Expr::Unary(u) => {
             let inner = convert(&u.expr, depth)?;
             expect_number(&inner, || {
-                "unary expression only allowed on expressions of type scalar or instant vector"
-                    .into()
+                "unary expression only allowed on expressions of type scalar or instant vector".into()
             })?;
             Expr::Neg(Box::new(inner))
         }
@@ -181,12 +168,10 @@ fn shift(at: Option<&pp::AtModifier>, offset: Option<&pp::Offset>) -> Result<Tim
         None => None,
         Some(pp::AtModifier::Start) => Some(At::Start),
         Some(pp::AtModifier::End) => Some(At::End),
-        Some(pp::AtModifier::At(t)) => {
-            Some(At::Time(match t.duration_since(SystemTime::UNIX_EPOCH) {
-                Ok(after) => millis(after)?,
-                Err(before) => -millis(before.duration())?,
-            }))
-        }
+        Some(pp::AtModifier::At(t)) => Some(At::Time(match t.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => millis(after)?,
+            Err(before) => -millis(before.duration())?,
+        })),
     };
     let offset_ms = match offset {
         None => 0,
@@ -198,9 +183,7 @@ fn shift(at: Option<&pp::AtModifier>, offset: Option<&pp::Offset>) -> Result<Tim
 
 fn selector(v: &pp::VectorSelector) -> Result<Selector> {
     if !v.matchers.or_matchers.is_empty() {
-        return Err(refuse(
-            "unexpected \"or\" in label matching, expected \",\" or \"}\"",
-        ));
+        return Err(refuse("unexpected \"or\" in label matching, expected \",\" or \"}\""));
     }
     let mut matchers = Vec::with_capacity(v.matchers.matchers.len() + 1);
     if let Some(name) = &v.name {
@@ -216,9 +199,7 @@ fn selector(v: &pp::VectorSelector) -> Result<Selector> {
         matchers.push(Matcher::new(op, m.name.as_str(), m.value.as_str()).map_err(refuse)?);
     }
     if matchers.iter().all(Matcher::matches_empty) {
-        return Err(refuse(
-            "vector selector must contain at least one non-empty matcher",
-        ));
+        return Err(refuse("vector selector must contain at least one non-empty matcher"));
     }
     Ok(Selector {
         matchers,
@@ -337,13 +318,10 @@ fn binary(b: &pp::BinaryExpr, lhs: Expr, rhs: Expr) -> Result<Expr> {
             "binary expression must contain only scalar and instant vector types".into()
         })?;
     }
-    let both_vectors =
-        lhs.value_type() == ValueType::Vector && rhs.value_type() == ValueType::Vector;
+    let both_vectors = lhs.value_type() == ValueType::Vector && rhs.value_type() == ValueType::Vector;
     let matching = matching(b.modifier.as_ref())?;
     if !both_vectors && matching != Matching::default() {
-        return Err(refuse(
-            "vector matching only allowed between instant vectors",
-        ));
+        return Err(refuse("vector matching only allowed between instant vectors"));
     }
     let symbol = b.op.to_string();
     let set = match symbol.as_str() {
@@ -358,12 +336,7 @@ fn binary(b: &pp::BinaryExpr, lhs: Expr, rhs: Expr) -> Result<Expr> {
                 "set operator \"{symbol}\" not allowed in binary scalar expression"
             )));
         }
-        return Ok(Expr::Set(Box::new(Set {
-            op,
-            matching,
-            lhs,
-            rhs,
-        })));
+        return Ok(Expr::Set(Box::new(Set { op, matching, lhs, rhs })));
     }
     let op = match symbol.as_str() {
         "+" => BinaryOp::Add,
@@ -386,11 +359,7 @@ fn binary(b: &pp::BinaryExpr, lhs: Expr, rhs: Expr) -> Result<Expr> {
     if op.is_comparison() && scalars && !return_bool {
         return Err(refuse("comparisons between scalars must use BOOL modifier"));
     }
-    let value_type = if scalars {
-        ValueType::Scalar
-    } else {
-        ValueType::Vector
-    };
+    let value_type = if scalars { ValueType::Scalar } else { ValueType::Vector };
     Ok(Expr::Binary(Box::new(Binary {
         value_type,
         op,
