@@ -71,9 +71,14 @@ pub struct Server {
     pub tenant: Option<String>,
 }
 
+/// The binary of this build, or the one that `TRILITH_BIN` names (a release build, for long runs).
+pub fn binary() -> PathBuf {
+    std::env::var_os("TRILITH_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_trilith")), PathBuf::from)
+}
+
 /// A started process without waiting for readiness; for tests of the start itself.
 pub fn command(options: &Options, data_dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trilith"));
+    let mut command = Command::new(binary());
     command.arg("--data-dir").arg(data_dir);
     for listener in ["metrics", "logs", "traces", "otlp-grpc", "otlp-http"] {
         let flag = format!("--listen.{listener}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Options, Server, command, run};
+use crate::harness::{Options, Server, binary, command, run};
 
 /// Runs a start that must fail and gives its single line.
 fn failing(options: Options) -> String {
@@ -47,7 +47,7 @@ fn mistakes_in_the_configuration_are_explained() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("trilith.yaml");
     std::fs::write(&file, "listen:\n  metrics: 9090\n  otlp-htp: 1\n").expect("writable");
-    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_trilith"));
+    let mut check = std::process::Command::new(binary());
     check.arg("check-config").arg(&file);
     let (status, _, err) = run(check);
     assert!(!status.success());
@@ -57,7 +57,7 @@ fn mistakes_in_the_configuration_are_explained() {
     );
 
     std::fs::write(&file, "listen:\n  metrics: 9090\nlimits: {max-sample-age: 7d}\n").expect("writable");
-    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_trilith"));
+    let mut check = std::process::Command::new(binary());
     check.arg("check-config").arg(&file);
     let (status, out, err) = run(check);
     assert!(status.success(), "{err}");
@@ -67,7 +67,7 @@ fn mistakes_in_the_configuration_are_explained() {
 #[test]
 fn help_and_version() {
     for (flag, want) in [("--help", "Listeners"), ("--version", env!("CARGO_PKG_VERSION"))] {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trilith"));
+        let mut command = std::process::Command::new(binary());
         command.arg(flag);
         let (status, out, _) = run(command);
         assert!(status.success() && out.contains(want), "{out}");
