@@ -52,9 +52,7 @@ pub fn decode(body: Bytes, encoding: Encoding, request_bytes_max: u64) -> Result
         Encoding::Zstd => {
             let invalid = |e: std::io::Error| Error::invalid(format!("zstd: {e}"));
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&*body).map_err(invalid)?;
-            decoder
-                .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                .map_err(invalid)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(invalid)?;
             read("zstd", decoder, max)
         }
         Encoding::SnappyBlock => snappy_block(&body, max),
@@ -64,9 +62,7 @@ pub fn decode(body: Bytes, encoding: Encoding, request_bytes_max: u64) -> Result
 fn too_large(max: u64) -> Error {
     Error::new(
         ErrorKind::TooLarge,
-        format!(
-            "request body too large: more than {max} bytes after decompression (limits.request-bytes-max)"
-        ),
+        format!("request body too large: more than {max} bytes after decompression (limits.request-size)"),
     )
 }
 
@@ -147,9 +143,7 @@ impl Budget {
             }
             None => Err(Error::new(
                 ErrorKind::TooLarge,
-                format!(
-                    "request body too large: it expands to more than {EXPANSION_MAX} times its size in memory"
-                ),
+                format!("request body too large: it expands to more than {EXPANSION_MAX} times its size in memory"),
             )),
         }
     }
@@ -219,10 +213,7 @@ mod tests {
         for bomb in [gzip(&zeros), zstd_(&zeros), raw_deflate(&zeros)] {
             assert!(bomb.len() < 1 << 20);
         }
-        for (encoding, bomb) in [
-            (Encoding::Gzip, gzip(&zeros)),
-            (Encoding::Zstd, zstd_(&zeros)),
-        ] {
+        for (encoding, bomb) in [(Encoding::Gzip, gzip(&zeros)), (Encoding::Zstd, zstd_(&zeros))] {
             let e = decode(bomb.into(), encoding, 1 << 20).unwrap_err();
             assert_eq!(e.kind, ErrorKind::TooLarge);
         }
@@ -235,17 +226,9 @@ mod tests {
     #[test]
     fn a_snappy_header_is_not_trusted() {
         // announces 4 GiB - 1, 100 MiB and 1 KiB with nothing behind
-        for header in [
-            &b"\xff\xff\xff\xff\x0f"[..],
-            b"\x80\x80\x80\x32",
-            b"\x80\x08",
-            b"",
-        ] {
+        for header in [&b"\xff\xff\xff\xff\x0f"[..], b"\x80\x80\x80\x32", b"\x80\x08", b""] {
             let e = decode(Bytes::copy_from_slice(header), Encoding::SnappyBlock, 0).unwrap_err();
-            assert!(
-                matches!(e.kind, ErrorKind::Invalid | ErrorKind::TooLarge),
-                "{e:?}"
-            );
+            assert!(matches!(e.kind, ErrorKind::Invalid | ErrorKind::TooLarge), "{e:?}");
         }
         let framed = b"\xff\x06\0\0sNaPpY".to_vec();
         let e = decode(framed.into(), Encoding::SnappyBlock, 0).unwrap_err();

@@ -107,20 +107,15 @@ pub fn otlp_traces_json(data: &[u8]) {
 }
 
 fn otlp(data: &[u8], content_type: &'static str) {
-    let decoded = crate::decode_otlp_traces(
-        Bytes::copy_from_slice(data),
-        &headers(content_type),
-        &limits(),
-    );
+    let decoded = crate::decode_otlp_traces(Bytes::copy_from_slice(data), &headers(content_type), &limits());
     let Ok(decoded) = decoded else { return };
     let proto = crate::otlp_traces::out::trace_to_protobuf(decoded.batch.clone());
     let generous = Limits {
         request_bytes_max: 0,
         ..Limits::default()
     };
-    let again =
-        crate::decode_otlp_traces(proto.into(), &headers("application/x-protobuf"), &generous)
-            .expect("what was written can be read");
+    let again = crate::decode_otlp_traces(proto.into(), &headers("application/x-protobuf"), &generous)
+        .expect("what was written can be read");
     // Debug text, because NaN differs from itself.
     assert_eq!(format!("{:?}", again.batch), format!("{:?}", decoded.batch));
     let json = crate::otlp_traces::out::trace_to_json_v1(&decoded.batch);
@@ -134,9 +129,9 @@ pub mod seeds {
     use prost::Message;
     use trilith_proto::{logproto, prometheus as prom};
 
-    const PUSH_JSON: &str =
-        r#"{"streams":[{"stream":{"app":"x","n":5},"values":[["1","lé\n",{"k":"v"}],["-2"]]}]}"#;
-    const PUSH_JSON_OLDER: &str = r#"{"streams":[{"labels":"{a=\"b\"}","entries":[{"ts":"2020-01-01T00:00:00.5Z","line":"x"}]}]}"#;
+    const PUSH_JSON: &str = r#"{"streams":[{"stream":{"app":"x","n":5},"values":[["1","lé\n",{"k":"v"}],["-2"]]}]}"#;
+    const PUSH_JSON_OLDER: &str =
+        r#"{"streams":[{"labels":"{a=\"b\"}","entries":[{"ts":"2020-01-01T00:00:00.5Z","line":"x"}]}]}"#;
     const TRACE_JSON: &str = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"x"}}]},
         "scopeSpans":[{"scope":{"name":"lib"},"spans":[{"traceId":"0102030405060708090a0b0c0d0e0f10","spanId":"a1a2a3a4a5a6a7a8",
         "kind":"SPAN_KIND_SERVER","startTimeUnixNano":"5","endTimeUnixNano":7,"status":{"code":2},"events":[{"timeUnixNano":"6"}],
@@ -146,8 +141,7 @@ pub mod seeds {
     pub fn body() -> Vec<Vec<u8>> {
         let data = PUSH_JSON.as_bytes().repeat(20);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        let mut deflate =
-            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
         let mut out = Vec::new();
         if gzip.write_all(&data).is_ok() {
             out.extend(gzip.finish());
@@ -183,11 +177,7 @@ pub mod seeds {
         let request = prom::WriteRequest {
             timeseries: vec![
                 series(vec![label("__name__", "up"), label("job", "é")]),
-                series(vec![
-                    label("z", "1"),
-                    label("__name__", "up"),
-                    label("e", ""),
-                ]),
+                series(vec![label("z", "1"), label("__name__", "up"), label("e", "")]),
             ],
             metadata: vec![prom::MetricMetadata {
                 r#type: 1,
@@ -239,9 +229,7 @@ pub mod seeds {
         let headers = super::headers("application/json");
         let decoded = crate::decode_otlp_traces(TRACE_JSON.into(), &headers, &super::limits());
         let batch = decoded.map(|d| d.batch).into_iter();
-        batch
-            .map(crate::otlp_traces::out::trace_to_protobuf)
-            .collect()
+        batch.map(crate::otlp_traces::out::trace_to_protobuf).collect()
     }
 }
 

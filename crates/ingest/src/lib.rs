@@ -72,14 +72,6 @@ fn media_type(content_type: &str) -> String {
 
 /// The content encoding header: lower case, `identity` and absent are the empty string.
 fn content_encoding(headers: &PushHeaders<'_>) -> String {
-    let name = headers
-        .content_encoding
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    if name == "identity" {
-        String::new()
-    } else {
-        name
-    }
+    let name = headers.content_encoding.unwrap_or_default().trim().to_ascii_lowercase();
+    if name == "identity" { String::new() } else { name }
 }

@@ -67,14 +67,7 @@ impl RateLimiter {
     /// # Errors
     /// `LimitExceeded` with a retry hint and upstream's text when the bucket holds less. A push above the whole burst
     /// can never pass and says so.
-    pub fn check(
-        &self,
-        tenant: &TenantId,
-        signal: Signal,
-        limits: &Limits,
-        bytes: u64,
-        items: u64,
-    ) -> Result<()> {
+    pub fn check(&self, tenant: &TenantId, signal: Signal, limits: &Limits, bytes: u64, items: u64) -> Result<()> {
         let rate = limits.ingest_bytes_per_second;
         if rate == 0 {
             return Ok(());
@@ -100,10 +93,7 @@ impl RateLimiter {
         } else {
             Duration::from_secs_f64(missing / rate as f64).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
         };
-        Err(Error::limit(
-            message(tenant, signal, rate, burst, bytes, items),
-            wait,
-        ))
+        Err(Error::limit(message(tenant, signal, rate, burst, bytes, items), wait))
     }
 }
 
@@ -121,15 +111,8 @@ impl Buckets {
     }
 }
 
-fn message(
-    tenant: &TenantId,
-    signal: Signal,
-    rate: u64,
-    burst: u64,
-    bytes: u64,
-    items: u64,
-) -> String {
-    const SETTINGS: &str = "(limits.ingest-bytes-per-second, limits.ingest-burst-bytes)";
+fn message(tenant: &TenantId, signal: Signal, rate: u64, burst: u64, bytes: u64, items: u64) -> String {
+    const SETTINGS: &str = "(limits.ingest-rate, limits.ingest-burst)";
     match signal {
         Signal::Metrics => format!(
             "the request has been rejected because the tenant exceeded the ingestion rate limit, set to {rate} bytes/s \
@@ -254,9 +237,7 @@ mod tests {
         for i in 0..20_000u64 {
             clock.0.store(i, Ordering::Relaxed);
             let tenant = TenantId::new(&format!("t{i}")).unwrap();
-            limiter
-                .check(&tenant, Signal::Metrics, &limits, 1, 1)
-                .unwrap();
+            limiter.check(&tenant, Signal::Metrics, &limits, 1, 1).unwrap();
         }
         assert!(limiter.buckets.lock().map.len() <= BUCKETS_BEFORE_PRUNING);
     }

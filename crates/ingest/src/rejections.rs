@@ -13,13 +13,7 @@ const QUOTED_BYTES_MAX: usize = 1024;
 pub(crate) struct Rejections(Vec<Rejection>);
 
 impl Rejections {
-    pub fn add(
-        &mut self,
-        kind: ErrorKind,
-        reason: &'static str,
-        count: u64,
-        message: impl FnOnce() -> String,
-    ) {
+    pub fn add(&mut self, kind: ErrorKind, reason: &'static str, count: u64, message: impl FnOnce() -> String) {
         let same = self.0.iter().filter(|r| r.reason == reason);
         let (distinct, seen) = same.fold((0, 0), |(d, n), r| (d + 1, n + r.count));
         // Past the cap no message is built: formatting would otherwise cost more than decoding.
@@ -29,11 +23,7 @@ impl Rejections {
             return;
         }
         let message = message();
-        if let Some(r) = self
-            .0
-            .iter_mut()
-            .find(|r| r.reason == reason && r.message == message)
-        {
+        if let Some(r) = self.0.iter_mut().find(|r| r.reason == reason && r.message == message) {
             r.count += count;
         } else {
             self.0.push(Rejection {

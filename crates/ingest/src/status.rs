@@ -4,9 +4,7 @@
 use prost::Message;
 use serde_json::json;
 use trilith_model::{Error, ErrorKind, Rejection, Result};
-use trilith_proto::otlp::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceResponse,
-};
+use trilith_proto::otlp::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use trilith_proto::rpc;
 
 use crate::{PushHeaders, media_type};
@@ -88,13 +86,8 @@ pub fn partial_response(rejected_spans: i64, message: &str) -> ExportTraceServic
 ///
 /// A retry sends the stored spans again; spans are identified by id, so they are not stored twice.
 pub fn retryable(rejections: &[Rejection]) -> Option<Error> {
-    let limited = rejections
-        .iter()
-        .find(|r| r.kind == ErrorKind::LimitExceeded)?;
-    Some(Error::limit(
-        limited.message.clone(),
-        std::time::Duration::from_secs(5),
-    ))
+    let limited = rejections.iter().find(|r| r.kind == ErrorKind::LimitExceeded)?;
+    Some(Error::limit(limited.message.clone(), std::time::Duration::from_secs(5)))
 }
 
 /// The body of an error: `google.rpc.Status`, with `RetryInfo` when a retry may help. OpenTelemetry senders take
@@ -215,22 +208,12 @@ mod tests {
         let error = Error::limit("RATE_LIMITED: x", Duration::from_millis(5500));
         let body = error_body(Format::Protobuf, &error).body;
         let status = rpc::Status::decode(body.as_slice()).unwrap();
-        assert_eq!(
-            (status.code, status.message.as_str()),
-            (8, "RATE_LIMITED: x")
-        );
-        assert_eq!(
-            status.details[0].type_url,
-            "type.googleapis.com/google.rpc.RetryInfo"
-        );
+        assert_eq!((status.code, status.message.as_str()), (8, "RATE_LIMITED: x"));
+        assert_eq!(status.details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
         let info = rpc::RetryInfo::decode(status.details[0].value.as_slice()).unwrap();
-        assert_eq!(
-            info.retry_delay.map(|d| (d.seconds, d.nanos)),
-            Some((5, 500_000_000))
-        );
+        assert_eq!(info.retry_delay.map(|d| (d.seconds, d.nanos)), Some((5, 500_000_000)));
 
-        let json: serde_json::Value =
-            serde_json::from_slice(&error_body(Format::Json, &error).body).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&error_body(Format::Json, &error).body).unwrap();
         assert_eq!(json["code"], 8);
         assert_eq!(json["details"][0]["retryDelay"], "5.5s");
 
@@ -248,8 +231,7 @@ mod tests {
             ExportTraceServiceResponse::decode(body.as_slice()),
             Ok(partial_response(3, "too many"))
         );
-        let json: serde_json::Value =
-            serde_json::from_slice(&export_partial(Format::Json, 3, "x").body).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&export_partial(Format::Json, 3, "x").body).unwrap();
         assert_eq!(json["partialSuccess"]["rejectedSpans"], "3");
     }
 
@@ -263,10 +245,7 @@ mod tests {
                 ErrorKind::Unsupported,
             ] {
                 let status = http_status(protocol, kind);
-                assert!(
-                    (400..500).contains(&status) && status != 429,
-                    "{protocol:?} {kind:?}"
-                );
+                assert!((400..500).contains(&status) && status != 429, "{protocol:?} {kind:?}");
             }
             assert_eq!(http_status(protocol, ErrorKind::LimitExceeded), 429);
             assert_eq!(http_status(protocol, ErrorKind::Unavailable), 503);

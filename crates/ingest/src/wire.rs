@@ -15,17 +15,10 @@ pub(crate) enum WireError {
     Overflow { message: &'static str },
     #[error("proto: {message}: illegal tag {tag}")]
     IllegalTag { message: &'static str, tag: u64 },
-    #[error("proto: {message}: wrong wireType = {got} for field {field}")]
-    WrongType {
-        message: &'static str,
-        field: &'static str,
-        got: u8,
-    },
-    #[error("proto: {message}: field {field} contains invalid UTF-8")]
-    NotUtf8 {
-        message: &'static str,
-        field: &'static str,
-    },
+    #[error("proto: wrong wireType = {got} for field {field}")]
+    WrongType { field: &'static str, got: u8 },
+    #[error("proto: field {field} contains invalid UTF-8")]
+    NotUtf8 { field: &'static str },
 }
 
 impl From<WireError> for Error {
@@ -50,12 +43,11 @@ pub(crate) struct Fields<'a> {
     message: &'static str,
 }
 
-/// One field's value as its wire type gives it.
+/// One field's value as its wire type gives it. Small, so that it travels in registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
-    pub number: u64,
+    pub number: u32,
     value: Value<'a>,
-    message: &'static str,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,21 +60,19 @@ enum Value<'a> {
 
 impl<'a> Fields<'a> {
     pub fn new(bytes: &'a [u8], message: &'static str) -> Self {
-        Fields {
-            rest: bytes,
-            message,
-        }
+        Fields { rest: bytes, message }
     }
 
     /// The next field that is not a group, or `None` at the end of the message.
-    #[inline]
+    // Always inlined: as a call it returns six words through memory, a third of the time of a small field.
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Field<'a>>> {
         while !self.rest.is_empty() {
             let tag = self.varint()?;
-            let number = tag >> 3;
-            if number == 0 || tag > u64::from(u32::MAX) {
-                return Err(self.illegal(tag));
-            }
+            let number = match u32::try_from(tag) {
+                Ok(tag) if tag >= 8 => tag >> 3,
+                _ => return Err(self.illegal(tag)),
+            };
             let value = match (tag & 7) as u8 {
                 VARINT => Value::Varint(self.varint()?),
                 FIXED64 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
@@ -94,16 +84,13 @@ impl<'a> Fields<'a> {
                 }
                 _ => return Err(self.illegal(tag)),
             };
-            return Ok(Some(Field {
-                number,
-                value,
-                message: self.message,
-            }));
+            return Ok(Some(Field { number, value }));
         }
         Ok(None)
     }
 
     /// Counts open groups instead of recursing, so that depth costs nothing.
+    #[cold]
     fn skip_group(&mut self) -> Result<()> {
         let mut open = 1u64;
         while open > 0 {
@@ -131,9 +118,7 @@ impl<'a> Fields<'a> {
 
     #[cold]
     fn truncated(&self) -> WireError {
-        WireError::Truncated {
-            message: self.message,
-        }
+        WireError::Truncated { message: self.message }
     }
 
     #[inline]
@@ -151,13 +136,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    #[inline(never)]
     fn varint_slow(&mut self) -> Result<u64> {
         let mut n = 0u64;
         for (i, byte) in self.rest.iter().enumerate() {
             if i == 10 || (i == 9 && *byte > 1) {
-                return Err(WireError::Overflow {
-                    message: self.message,
-                });
+                return Err(WireError::Overflow { message: self.message });
             }
             n |= u64::from(byte & 0x7f) << (7 * i);
             if *byte < 0x80 {
@@ -180,9 +164,7 @@ impl<'a> Fields<'a> {
     #[inline]
     fn bytes(&mut self) -> Result<&'a [u8]> {
         let len = self.varint()?;
-        let split = usize::try_from(len)
-            .ok()
-            .and_then(|n| self.rest.split_at_checked(n));
+        let split = usize::try_from(len).ok().and_then(|n| self.rest.split_at_checked(n));
         let Some((head, tail)) = split else {
             return Err(self.truncated());
         };
@@ -200,11 +182,7 @@ impl<'a> Field<'a> {
             Value::Bytes(_) => BYTES,
             Value::Fixed32(_) => FIXED32,
         };
-        WireError::WrongType {
-            message: self.message,
-            field,
-            got,
-        }
+        WireError::WrongType { field, got }
     }
 
     #[inline]
@@ -246,10 +224,7 @@ impl<'a> Field<'a> {
     }
 
     pub fn text(&self, field: &'static str) -> Result<&'a str> {
-        std::str::from_utf8(self.bytes(field)?).map_err(|_| WireError::NotUtf8 {
-            message: self.message,
-            field,
-        })
+        std::str::from_utf8(self.bytes(field)?).map_err(|_| WireError::NotUtf8 { field })
     }
 
     /// `uint32` as the generated decoders read it: the low 32 bits of the varint.
@@ -267,7 +242,7 @@ impl<'a> Field<'a> {
 mod tests {
     use super::*;
 
-    fn walk(bytes: &[u8]) -> Result<Vec<u64>> {
+    fn walk(bytes: &[u8]) -> Result<Vec<u32>> {
         let mut fields = Fields::new(bytes, "Test");
         let mut out = Vec::new();
         while let Some(f) = fields.next()? {
@@ -302,16 +277,8 @@ mod tests {
         ] {
             assert_eq!(walk(bytes), truncated, "{bytes:x?}");
         }
-        for bytes in [
-            &b"\x00\x01"[..],
-            b"\x0c",
-            b"\x0e",
-            b"\xff\xff\xff\xff\xff\xff\x01",
-        ] {
-            assert!(
-                matches!(walk(bytes), Err(WireError::IllegalTag { .. })),
-                "{bytes:x?}"
-            );
+        for bytes in [&b"\x00\x01"[..], b"\x0c", b"\x0e", b"\xff\xff\xff\xff\xff\xff\x01"] {
+            assert!(matches!(walk(bytes), Err(WireError::IllegalTag { .. })), "{bytes:x?}");
         }
         let overflow = walk(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02");
         assert!(matches!(overflow, Err(WireError::Overflow { .. })));
@@ -322,7 +289,7 @@ mod tests {
         let field = Fields::new(b"\x08\x01", "Sample").next().unwrap().unwrap();
         assert_eq!(
             field.bytes("labels").unwrap_err().to_string(),
-            "proto: Sample: wrong wireType = 0 for field labels"
+            "proto: wrong wireType = 0 for field labels"
         );
     }
 }

@@ -12,9 +12,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use trilith_model::{Error, LabelsBuilder, Limits, LogBatch, LogEntry, Result};
 
@@ -40,9 +38,7 @@ pub(super) fn decode(raw: &Bytes, form: Form, limits: &Limits) -> Result<Decoded
         failed: None,
     };
     let mut de = serde_json::Deserializer::from_slice(raw);
-    let read = Push(&mut state)
-        .deserialize(&mut de)
-        .and_then(|()| de.end());
+    let read = Push(&mut state).deserialize(&mut de).and_then(|()| de.end());
     match (state.failed.take(), read) {
         (Some(e), _) => Err(e),
         (None, Err(e)) => Err(Error::invalid(format!("invalid JSON in push request: {e}"))),
@@ -141,9 +137,7 @@ seed!(
                             return Err(state.fail(e));
                         }
                     }
-                    (Form::Legacy, "entries") => {
-                        map.next_value_seed(Entries(state, &mut entries))?
-                    }
+                    (Form::Legacy, "entries") => map.next_value_seed(Entries(state, &mut entries))?,
                     _ => drop(map.next_value::<IgnoredAny>()?),
                 }
             }
@@ -168,9 +162,7 @@ seed!(LabelMap, deserialize_map, "an object of labels", {
         while let Some(name) = map.next_key::<Key<'de>>()? {
             let raw: &RawValue = map.next_value()?;
             let value = match raw.get().as_bytes().first() {
-                Some(b'"') => {
-                    serde_json::from_str::<String>(raw.get()).map_err(A::Error::custom)?
-                }
+                Some(b'"') => serde_json::from_str::<String>(raw.get()).map_err(A::Error::custom)?,
                 Some(b'{' | b'[' | b'n') | None => {
                     let text = format!(
                         "value of label '{}' is not a string",
@@ -184,8 +176,7 @@ seed!(LabelMap, deserialize_map, "an object of labels", {
                 // The text form is what upstream parses, so its parser says what is wrong.
                 let text = format!("{{{}={value:?}}}", name.0);
                 let error = parse_labels(&text, &mut LabelsBuilder::new()).err();
-                let error = error
-                    .unwrap_or_else(|| Error::invalid("couldn't parse labels: invalid label name"));
+                let error = error.unwrap_or_else(|| Error::invalid("couldn't parse labels: invalid label name"));
                 return Err(state.fail(error));
             }
             pairs.push((name, value));
@@ -233,10 +224,7 @@ seed!(
     "an entry: [\"<timestamp in nanoseconds>\", \"<line>\", {<metadata>}]",
     {
         type Value = LogEntry;
-        fn visit_seq<A: SeqAccess<'de>>(
-            self,
-            mut seq: A,
-        ) -> std::result::Result<LogEntry, A::Error> {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<LogEntry, A::Error> {
             let state = self.0;
             let Some(Nanoseconds(ts_ns)) = seq.next_element()? else {
                 return Err(A::Error::custom("an entry without timestamp"));
@@ -245,11 +233,7 @@ seed!(
             seq.next_element_seed(Metadata(state))?;
             while seq.next_element::<IgnoredAny>()?.is_some() {}
             let metadata = state.assembler.take_metadata();
-            Ok(LogEntry {
-                ts_ns,
-                line,
-                metadata,
-            })
+            Ok(LogEntry { ts_ns, line, metadata })
         }
     }
 );
@@ -262,10 +246,7 @@ seed!(
     "an entry: {\"ts\":\"<RFC 3339>\",\"line\":\"…\"}",
     {
         type Value = LogEntry;
-        fn visit_map<A: MapAccess<'de>>(
-            self,
-            mut map: A,
-        ) -> std::result::Result<LogEntry, A::Error> {
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<LogEntry, A::Error> {
             let state = self.0;
             let (mut time, mut line) = (None, Bytes::new());
             while let Some(key) = map.next_key::<Key<'de>>()? {
@@ -280,9 +261,7 @@ seed!(
                         })?);
                     }
                     "line" => line = map.next_value_seed(Line(state))?,
-                    "structuredMetadata" | "structured_metadata" => {
-                        map.next_value_seed(Metadata(state))?
-                    }
+                    "structuredMetadata" | "structured_metadata" => map.next_value_seed(Metadata(state))?,
                     _ => drop(map.next_value::<IgnoredAny>()?),
                 }
             }
@@ -290,11 +269,7 @@ seed!(
                 return Err(A::Error::custom("an entry without ts"));
             };
             let metadata = state.assembler.take_metadata();
-            Ok(LogEntry {
-                ts_ns,
-                line,
-                metadata,
-            })
+            Ok(LogEntry { ts_ns, line, metadata })
         }
     }
 );
@@ -381,15 +356,10 @@ impl<'de> serde::Deserialize<'de> for Nanoseconds {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a timestamp: a string of decimal nanoseconds")
             }
-            fn visit_str<E: serde::de::Error>(
-                self,
-                s: &str,
-            ) -> std::result::Result<Nanoseconds, E> {
+            fn visit_str<E: serde::de::Error>(self, s: &str) -> std::result::Result<Nanoseconds, E> {
                 s.parse().map(Nanoseconds).map_err(|_| {
                     let shown = crate::rejections::quoted(s).into_owned();
-                    E::custom(format!(
-                        "strconv.ParseInt: parsing {shown:?}: invalid syntax"
-                    ))
+                    E::custom(format!("strconv.ParseInt: parsing {shown:?}: invalid syntax"))
                 })
             }
         }

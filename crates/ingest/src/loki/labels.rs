@@ -15,18 +15,14 @@ pub fn parse_labels(text: &str, out: &mut LabelsBuilder) -> Result<()> {
         let before = &text[..text.floor_char_boundary(at.min(text.len()))];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, str::len) + 1;
-        Error::invalid(format!(
-            "couldn't parse labels: {line}:{column}: parse error: {what}"
-        ))
+        Error::invalid(format!("couldn't parse labels: {line}:{column}: parse error: {what}"))
     })
 }
 
 /// Whether a label of this name can be written in label text.
 pub(super) fn is_label_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
@@ -120,12 +116,8 @@ impl<'a> Parser<'a> {
 
     fn name(&mut self) -> Parsed<&'a str> {
         match self.peek() {
-            Some(c) if is_name_start(c) => {
-                Ok(self.take_while(|c| c.is_ascii_alphanumeric() || c == '_'))
-            }
-            Some('"' | '\'' | '`' | ',' | '=') => {
-                Err(self.unexpected("in label set, expected identifier or \"}\""))
-            }
+            Some(c) if is_name_start(c) => Ok(self.take_while(|c| c.is_ascii_alphanumeric() || c == '_')),
+            Some('"' | '\'' | '`' | ',' | '=') => Err(self.unexpected("in label set, expected identifier or \"}\"")),
             _ => Err(self.inside_braces()),
         }
     }
@@ -166,8 +158,7 @@ impl<'a> Parser<'a> {
                 Some('\n') | None => return Err((start, "unterminated quoted string".into())),
                 Some(_) => {
                     self.at += 1;
-                    return String::from_utf8(out)
-                        .map_err(|_| (start, "label value is not valid UTF-8".into()));
+                    return String::from_utf8(out).map_err(|_| (start, "label value is not valid UTF-8".into()));
                 }
             }
         }
@@ -202,10 +193,7 @@ impl<'a> Parser<'a> {
             'u' => (4, 16, 1),
             'U' => (8, 16, 1),
             _ => {
-                return Err((
-                    start,
-                    format!("unknown escape sequence {:?}", format!("\\{c}")),
-                ));
+                return Err((start, format!("unknown escape sequence {:?}", format!("\\{c}"))));
             }
         };
         self.at += skip;
@@ -219,15 +207,11 @@ impl<'a> Parser<'a> {
         };
         self.at += digits;
         if digits <= 3 {
-            let byte =
-                u8::try_from(number).map_err(|_| (start, "escape sequence is above 255".into()))?;
+            let byte = u8::try_from(number).map_err(|_| (start, "escape sequence is above 255".into()))?;
             out.push(byte);
         } else {
             let Some(c) = char::from_u32(number) else {
-                return Err((
-                    start,
-                    "escape sequence is an invalid Unicode code point".into(),
-                ));
+                return Err((start, "escape sequence is an invalid Unicode code point".into()));
             };
             out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
@@ -256,10 +240,7 @@ impl<'a> Parser<'a> {
     /// What stands at the cursor is no token at all.
     fn inside_braces(&self) -> (usize, String) {
         match self.peek() {
-            Some(c) => (
-                self.at,
-                format!("unexpected character inside braces: {c:?}"),
-            ),
+            Some(c) => (self.at, format!("unexpected character inside braces: {c:?}")),
             None => (self.at, "unexpected end of input inside braces".into()),
         }
     }
@@ -290,10 +271,7 @@ mod tests {
             (r#"{ b = "2" , a = "1" , }"#, r#"{a="1", b="2"}"#),
             (r#"{b='say "x"'}"#, r#"{b="say \"x\""}"#),
             ("{b=`raw\\n`}", r#"{b="raw\\n"}"#),
-            (
-                r#"{b="\x41\102\u0043\U00000044\\\"\t"}"#,
-                "{b=\"ABCD\\\\\\\"\\t\"}",
-            ),
+            (r#"{b="\x41\102\u0043\U00000044\\\"\t"}"#, "{b=\"ABCD\\\\\\\"\\t\"}"),
             (r#"up{a="b"}"#, r#"{__name__="up", a="b"}"#),
             (r#"{a="",b="x"}"#, r#"{b="x"}"#),
             ("{a=\"ü ✓\"}\n", "{a=\"ü ✓\"}"),
@@ -314,10 +292,7 @@ mod tests {
                 "1:4: parse error: unexpected identifier \"x\" in label set, expected string",
             ),
             (r#"a="x""#, "1:2: parse error: unexpected \"=\""),
-            (
-                r#"{a="x""#,
-                "1:7: parse error: unexpected end of input inside braces",
-            ),
+            (r#"{a="x""#, "1:7: parse error: unexpected end of input inside braces"),
             (
                 r#"{1a="x"}"#,
                 "1:2: parse error: unexpected character inside braces: '1'",
@@ -325,18 +300,9 @@ mod tests {
             ("", "1:1: parse error: unexpected end of input"),
             (r#"{a="x"}}"#, "1:8: parse error: unexpected \"}\""),
             (r#"{a="x}"#, "1:4: parse error: unterminated quoted string"),
-            (
-                "{a=\"x\ny\"}",
-                "1:4: parse error: unterminated quoted string",
-            ),
-            (
-                r#"{a="\q"}"#,
-                "1:5: parse error: unknown escape sequence \"\\\\q\"",
-            ),
-            (
-                r#"{a="\xff"}"#,
-                "1:4: parse error: label value is not valid UTF-8",
-            ),
+            ("{a=\"x\ny\"}", "1:4: parse error: unterminated quoted string"),
+            (r#"{a="\q"}"#, "1:5: parse error: unknown escape sequence \"\\\\q\""),
+            (r#"{a="\xff"}"#, "1:4: parse error: label value is not valid UTF-8"),
             (
                 r#"{a="\ud800"}"#,
                 "1:5: parse error: escape sequence is an invalid Unicode code point",
@@ -357,10 +323,7 @@ mod tests {
                 "{=\"x\"}",
                 "1:2: parse error: unexpected \"=\" in label set, expected identifier or \"}\"",
             ),
-            (
-                r#"{a="\0é"}"#,
-                "1:5: parse error: illegal character in escape sequence",
-            ),
+            (r#"{a="\0é"}"#, "1:5: parse error: illegal character in escape sequence"),
         ] {
             let want = format!("couldn't parse labels: {want}");
             assert_eq!(parse(text), Err(want), "{text}");

@@ -19,8 +19,7 @@ mod tests;
 
 use bytes::Bytes;
 use trilith_model::{
-    Error, ErrorKind, Labels, LabelsBuilder, Limits, LogBatch, LogEntry, LogStream, Rejection,
-    Result,
+    Error, ErrorKind, Labels, LabelsBuilder, Limits, LogBatch, LogEntry, LogStream, Rejection, Result,
 };
 
 use crate::body::{self, Budget, Encoding};
@@ -34,11 +33,7 @@ pub use labels::parse_labels;
 /// # Errors
 /// `Invalid` (400) for an unknown encoding and for bytes that cannot be read, `Execution` (422) for a request
 /// without streams, `TooLarge` (413) above `limits.request_bytes_max`. Nothing of such a request may be stored.
-pub fn decode_loki_push(
-    body: Bytes,
-    headers: &PushHeaders<'_>,
-    limits: &Limits,
-) -> Result<Decoded<LogBatch>> {
+pub fn decode_loki_push(body: Bytes, headers: &PushHeaders<'_>, limits: &Limits) -> Result<Decoded<LogBatch>> {
     decode(body, headers, limits, json::Form::V1)
 }
 
@@ -46,20 +41,11 @@ pub fn decode_loki_push(
 ///
 /// # Errors
 /// As [`decode_loki_push`].
-pub fn decode_loki_push_legacy(
-    body: Bytes,
-    headers: &PushHeaders<'_>,
-    limits: &Limits,
-) -> Result<Decoded<LogBatch>> {
+pub fn decode_loki_push_legacy(body: Bytes, headers: &PushHeaders<'_>, limits: &Limits) -> Result<Decoded<LogBatch>> {
     decode(body, headers, limits, json::Form::Legacy)
 }
 
-fn decode(
-    body: Bytes,
-    headers: &PushHeaders<'_>,
-    limits: &Limits,
-    form: json::Form,
-) -> Result<Decoded<LogBatch>> {
+fn decode(body: Bytes, headers: &PushHeaders<'_>, limits: &Limits, form: json::Form) -> Result<Decoded<LogBatch>> {
     let media = match headers.content_type.map(media_type) {
         None => return Err(Error::invalid("mime: no media type")),
         Some(m) if m.is_empty() => return Err(Error::invalid("mime: no media type")),
@@ -71,9 +57,7 @@ fn decode(
         "gzip" => Encoding::Gzip,
         "deflate" => Encoding::Deflate,
         other => {
-            return Err(Error::invalid(format!(
-                "Content-Encoding \"{other}\" not supported"
-            )));
+            return Err(Error::invalid(format!("Content-Encoding \"{other}\" not supported")));
         }
     };
     let raw = body::decode(body, outer, limits.request_bytes_max)?;
@@ -90,20 +74,14 @@ fn decode(
 /// One error is given as it is, several become `N errors like: …; M errors like: …`. Refusals by a rate or count
 /// (`LimitExceeded`, 429) hide the others, as upstream: the sender retries and meets the others then.
 pub fn error_of(rejections: &[Rejection]) -> Option<Error> {
-    let limited = rejections
-        .iter()
-        .any(|r| r.kind == ErrorKind::LimitExceeded);
+    let limited = rejections.iter().any(|r| r.kind == ErrorKind::LimitExceeded);
     let shown: Vec<&Rejection> = rejections
         .iter()
         .filter(|r| !limited || r.kind == ErrorKind::LimitExceeded)
         .collect();
     // A stream that is refused as a whole is one error, however many entries it has.
     let errors = |r: &Rejection| {
-        if STREAM_REASONS.contains(&r.reason) {
-            1
-        } else {
-            r.count
-        }
+        if STREAM_REASONS.contains(&r.reason) { 1 } else { r.count }
     };
     let text = match shown.as_slice() {
         [] => return None,
@@ -111,9 +89,7 @@ pub fn error_of(rejections: &[Rejection]) -> Option<Error> {
         // The multi-line texts of the stream limits already list and count their entries.
         [one] if limited => one.message.clone(),
         many => {
-            let each = many
-                .iter()
-                .map(|r| format!("{} errors like: {}", errors(r), r.message));
+            let each = many.iter().map(|r| format!("{} errors like: {}", errors(r), r.message));
             each.collect::<Vec<_>>().join("; ")
         }
     };
@@ -188,8 +164,7 @@ impl<'l> Assembler<'l> {
         let Some((reason, message)) = refused else {
             return Some(labels);
         };
-        self.rejections
-            .add(ErrorKind::Invalid, reason, entries, || message);
+        self.rejections.add(ErrorKind::Invalid, reason, entries, || message);
         None
     }
 
@@ -210,9 +185,7 @@ impl<'l> Assembler<'l> {
             ));
         }
         for label in labels.iter() {
-            if limits.label_name_bytes_max > 0
-                && label.name.len() > limits.label_name_bytes_max as usize
-            {
+            if limits.label_name_bytes_max > 0 && label.name.len() > limits.label_name_bytes_max as usize {
                 return Some((
                     "label_name_too_long",
                     format!(
@@ -222,9 +195,7 @@ impl<'l> Assembler<'l> {
                     ),
                 ));
             }
-            if limits.label_value_bytes_max > 0
-                && label.value.len() > limits.label_value_bytes_max as usize
-            {
+            if limits.label_value_bytes_max > 0 && label.value.len() > limits.label_value_bytes_max as usize {
                 return Some((
                     "label_value_too_long",
                     format!(
@@ -240,8 +211,7 @@ impl<'l> Assembler<'l> {
 
     /// Adds one pair of structured metadata of the entry at hand, its name normalised.
     fn metadata(&mut self, name: &[u8], value: &[u8]) {
-        self.builder
-            .push(&metadata_name(name), &metadata_value(value));
+        self.builder.push(&metadata_name(name), &metadata_value(value));
     }
 
     /// Takes the metadata collected so far.
@@ -273,34 +243,33 @@ impl<'l> Assembler<'l> {
         if entry.metadata.is_empty() {
             return true;
         }
-        let (count, bytes) = entry
-            .metadata
-            .iter()
-            .fold((0u64, 0u64), |(count, bytes), l| {
-                (count + 1, bytes + (l.name.len() + l.value.len()) as u64)
-            });
+        let (count, bytes) = entry.metadata.iter().fold((0u64, 0u64), |(count, bytes), l| {
+            (count + 1, bytes + (l.name.len() + l.value.len()) as u64)
+        });
         let (count_max, bytes_max) = (
             limits.structured_metadata_count_max,
             limits.structured_metadata_bytes_max,
         );
         if bytes_max > 0 && bytes > bytes_max {
-            self.rejections.add(ErrorKind::TooLarge, "structured_metadata_too_large", 1, || {
-                format!(
-                    "stream '{}' has structured metadata too large: '{bytes}' bytes, limit: '{bytes_max}' bytes. \
-                     Please see limits.structured-metadata-bytes-max",
-                    shown(stream)
-                )
-            });
+            self.rejections
+                .add(ErrorKind::TooLarge, "structured_metadata_too_large", 1, || {
+                    format!(
+                        "stream '{}' has structured metadata too large: '{bytes}' bytes, limit: '{bytes_max}' bytes. \
+                     Please see limits.structured-metadata-size",
+                        shown(stream)
+                    )
+                });
             return false;
         }
         if count_max > 0 && count > u64::from(count_max) {
-            self.rejections.add(ErrorKind::Invalid, "structured_metadata_too_many", 1, || {
-                format!(
-                    "stream '{}' has too many structured metadata labels: '{count}', limit: '{count_max}'. \
-                     Please see limits.structured-metadata-count-max",
-                    shown(stream)
-                )
-            });
+            self.rejections
+                .add(ErrorKind::Invalid, "structured_metadata_too_many", 1, || {
+                    format!(
+                        "stream '{}' has too many structured metadata labels: '{count}', limit: '{count_max}'. \
+                     Please see limits.structured-metadata-count",
+                        shown(stream)
+                    )
+                });
             return false;
         }
         true

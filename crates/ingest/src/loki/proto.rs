@@ -29,12 +29,7 @@ pub(super) fn decode(raw: &Bytes, limits: &Limits) -> Result<Decoded<LogBatch>> 
     assembler.finish(raw.len())
 }
 
-fn stream(
-    raw: &Bytes,
-    fields: Fields<'_>,
-    assembler: &mut Assembler<'_>,
-    labels: &mut LabelsBuilder,
-) -> Result<()> {
+fn stream(raw: &Bytes, fields: Fields<'_>, assembler: &mut Assembler<'_>, labels: &mut LabelsBuilder) -> Result<()> {
     assembler.streams_seen += 1;
     // First the labels, wherever they stand: refusals of entries name the stream.
     let (mut text, mut count) = ("", 0);
@@ -116,11 +111,7 @@ fn read_entry(
             return Ok(None);
         }
     };
-    let entry = LogEntry {
-        ts_ns,
-        line,
-        metadata,
-    };
+    let entry = LogEntry { ts_ns, line, metadata };
     Ok(assembler.admit(stream, &entry).then_some(entry))
 }
 

@@ -15,11 +15,7 @@ const PROTO: PushHeaders<'static> = PushHeaders {
 };
 
 fn json(body: &str) -> Result<Decoded<LogBatch>> {
-    decode_loki_push(
-        Bytes::copy_from_slice(body.as_bytes()),
-        &JSON,
-        &Limits::default(),
-    )
+    decode_loki_push(Bytes::copy_from_slice(body.as_bytes()), &JSON, &Limits::default())
 }
 
 fn snappy(raw: &[u8]) -> Bytes {
@@ -121,8 +117,7 @@ fn lines_are_slices_of_the_body() {
             .contains(&decoded.batch.streams[0].entries[0].line.as_ptr())
     );
 
-    let body =
-        Bytes::from_static(br#"{"streams":[{"stream":{"a":"b"},"values":[["1","zero copy"]]}]}"#);
+    let body = Bytes::from_static(br#"{"streams":[{"stream":{"a":"b"},"values":[["1","zero copy"]]}]}"#);
     let decoded = decode_loki_push(body.clone(), &JSON, &Limits::default()).unwrap();
     assert!(
         body.as_ptr_range()
@@ -186,12 +181,7 @@ fn times_beyond_nanoseconds_refuse_the_entry() {
             ),
         ]
     );
-    for bad in [
-        at(i64::MAX, 0),
-        at(i64::MIN, 0),
-        at(0, -1),
-        at(0, 1_000_000_000),
-    ] {
+    for bad in [at(i64::MAX, 0), at(i64::MIN, 0), at(0, -1), at(0, 1_000_000_000)] {
         let (kind, text) = message(proto(vec![pb_stream("{a=\"b\"}", vec![bad])]));
         assert_eq!(kind, ErrorKind::Invalid);
         assert!(text.starts_with("timestamp: seconds:"), "{text}");
@@ -202,10 +192,7 @@ fn times_beyond_nanoseconds_refuse_the_entry() {
 fn json_quirks_that_are_accepted() {
     for (values, want) in [
         (r#"[["5"]]"#, vec![r#"{a="b"} 5 "" {}"#]),
-        (
-            r#"[["5","x",{"m":"1"},"more",5]]"#,
-            vec![r#"{a="b"} 5 "x" {m="1"}"#],
-        ),
+        (r#"[["5","x",{"m":"1"},"more",5]]"#, vec![r#"{a="b"} 5 "x" {m="1"}"#]),
         (r#"[["5","x",{}]]"#, vec![r#"{a="b"} 5 "x" {}"#]),
         (
             r#"[["5","\ud800 lone \ud83d\ude00"]]"#,
@@ -214,14 +201,10 @@ fn json_quirks_that_are_accepted() {
         ("[]", vec![]),
         ("null", vec![]),
     ] {
-        let body = format!(
-            r#"{{"ignored":[1],"streams":[{{"values":{values},"stream":{{"a":"b"}},"x":null}}]}}"#
-        );
+        let body = format!(r#"{{"ignored":[1],"streams":[{{"values":{values},"stream":{{"a":"b"}},"x":null}}]}}"#);
         assert_eq!(shown(&json(&body).unwrap()), want, "{values}");
     }
-    let numbers = json(
-        r#"{"streams":[{"stream":{"n":5,"f":1.50,"t":true,"d":"1","d":"2"},"values":[["1","x"]]}]}"#,
-    );
+    let numbers = json(r#"{"streams":[{"stream":{"n":5,"f":1.50,"t":true,"d":"1","d":"2"},"values":[["1","x"]]}]}"#);
     assert_eq!(
         shown(&numbers.unwrap()),
         [r#"{d="2", f="1.50", n="5", t="true"} 1 "x" {}"#]
@@ -234,20 +217,14 @@ fn lines_keep_bytes_that_are_not_utf8() {
     body.extend_from_slice(b"\xff\xfe");
     body.extend_from_slice(br#""]]}]}"#);
     let decoded = decode_loki_push(body.into(), &JSON, &Limits::default()).unwrap();
-    assert_eq!(
-        decoded.batch.streams[0].entries[0].line.as_ref(),
-        b"x\xff\xfe"
-    );
+    assert_eq!(decoded.batch.streams[0].entries[0].line.as_ref(), b"x\xff\xfe");
 
     let entry = pb::Entry {
         line: Bytes::from_static(b"\x00\xff"),
         ..pb_entry(1, "", &[])
     };
     let decoded = proto(vec![pb_stream("{a=\"b\"}", vec![entry])]).unwrap();
-    assert_eq!(
-        decoded.batch.streams[0].entries[0].line.as_ref(),
-        b"\x00\xff"
-    );
+    assert_eq!(decoded.batch.streams[0].entries[0].line.as_ref(), b"\x00\xff");
 }
 
 #[test]
@@ -295,10 +272,7 @@ fn json_that_is_refused() {
     // What is ignored may be as deep as it likes; what is read may not.
     assert_eq!(message(json(&deep)).0, ErrorKind::Execution);
     let deep = "[".repeat(100_000);
-    assert_eq!(
-        message(json(&format!(r#"{{"streams":{deep}"#))).0,
-        ErrorKind::Invalid
-    );
+    assert_eq!(message(json(&format!(r#"{{"streams":{deep}"#))).0, ErrorKind::Invalid);
 }
 
 #[test]
@@ -330,55 +304,32 @@ fn bad_labels_refuse_the_request_with_the_place() {
 fn no_stream_is_422_and_no_entry_is_nothing() {
     let want = "error at least one valid stream is required for ingestion";
     for body in ["{}", "null", r#"{"streams":[]}"#, r#"{"streams":null}"#] {
-        assert_eq!(
-            message(json(body)),
-            (ErrorKind::Execution, want.into()),
-            "{body}"
-        );
+        assert_eq!(message(json(body)), (ErrorKind::Execution, want.into()), "{body}");
     }
     assert_eq!(message(proto(vec![])), (ErrorKind::Execution, want.into()));
-    let empty = proto(vec![
-        pb_stream("{a=\"b\"}", vec![]),
-        pb_stream("{}", vec![]),
-    ])
-    .unwrap();
+    let empty = proto(vec![pb_stream("{a=\"b\"}", vec![]), pb_stream("{}", vec![])]).unwrap();
     assert!(empty.batch.streams.is_empty() && empty.rejections.is_empty());
 }
 
 #[test]
 fn the_media_type_decides() {
     let body = br#"{"streams":[{"stream":{"a":"b"},"values":[["1","x"]]}]}"#;
-    let pushed =
-        |content_type: Option<&'static str>, encoding: Option<&'static str>, body: &[u8]| {
-            let headers = PushHeaders {
-                content_type,
-                content_encoding: encoding,
-            };
-            decode_loki_push(Bytes::copy_from_slice(body), &headers, &Limits::default())
+    let pushed = |content_type: Option<&'static str>, encoding: Option<&'static str>, body: &[u8]| {
+        let headers = PushHeaders {
+            content_type,
+            content_encoding: encoding,
         };
+        decode_loki_push(Bytes::copy_from_slice(body), &headers, &Limits::default())
+    };
     assert!(pushed(Some("application/json; charset=utf-8"), None, body).is_ok());
     assert_eq!(message(pushed(None, None, body)).1, "mime: no media type");
     for ct in ["text/plain", "application/x-protobuf"] {
-        assert_eq!(
-            message(pushed(Some(ct), None, body)).1,
-            "snappy: corrupt input"
-        );
+        assert_eq!(message(pushed(Some(ct), None, body)).1, "snappy: corrupt input");
     }
     let br = message(pushed(Some("application/json"), Some("br"), body));
+    assert_eq!(br, (ErrorKind::Invalid, "Content-Encoding \"br\" not supported".into()));
     assert_eq!(
-        br,
-        (
-            ErrorKind::Invalid,
-            "Content-Encoding \"br\" not supported".into()
-        )
-    );
-    assert_eq!(
-        message(pushed(
-            Some("application/json"),
-            Some("gzip"),
-            b"not gzip at all"
-        ))
-        .0,
+        message(pushed(Some("application/json"), Some("gzip"), b"not gzip at all")).0,
         ErrorKind::Invalid
     );
 
@@ -402,12 +353,7 @@ fn the_media_type_decides() {
 fn the_older_form() {
     let body = r#"{"streams":[{"labels":"{app=\"old\"}",
         "entries":[{"ts":"2023-11-14T22:13:20.000000007Z","line":"old form"},{"ts":"2023-11-14T23:13:20+01:00","line":"x"}]}]}"#;
-    let decoded = decode_loki_push_legacy(
-        Bytes::from_static(body.as_bytes()),
-        &JSON,
-        &Limits::default(),
-    )
-    .unwrap();
+    let decoded = decode_loki_push_legacy(Bytes::from_static(body.as_bytes()), &JSON, &Limits::default()).unwrap();
     assert_eq!(
         shown(&decoded),
         [
@@ -442,9 +388,7 @@ fn metadata_names_and_values_are_normalised() {
         assert_eq!(metadata_name(name.as_bytes()), want, "{name}");
     }
     assert_eq!(metadata_value(b"a\xff\xfeb\xc3"), "a  b ");
-    let decoded = json(
-        r#"{"streams":[{"stream":{"a":"b"},"values":[["1","x",{"b.c":"1","b-c":"2","d":""}]]}]}"#,
-    );
+    let decoded = json(r#"{"streams":[{"stream":{"a":"b"},"values":[["1","x",{"b.c":"1","b-c":"2","d":""}]]}]}"#);
     assert_eq!(shown(&decoded.unwrap()), [r#"{a="b"} 1 "x" {b_c="2"}"#]);
 }
 
@@ -484,10 +428,7 @@ fn limits_refuse_streams_with_upstream_texts() {
         ),
     );
     // One stream is one error, whatever its entries.
-    assert_eq!(
-        error_of(&rejections).unwrap().message,
-        rejections[0].message
-    );
+    assert_eq!(error_of(&rejections).unwrap().message, rejections[0].message);
     limited(
         pb_stream("{abcdef=\"1\"}", two()),
         (
@@ -541,7 +482,7 @@ fn limits_refuse_entries_with_upstream_texts() {
             "structured_metadata_too_large",
             1,
             "stream '{a=\"b\"}' has structured metadata too large: '11' bytes, limit: '10' bytes. Please see \
-             limits.structured-metadata-bytes-max",
+             limits.structured-metadata-size",
         ),
     );
     limited(
@@ -550,7 +491,7 @@ fn limits_refuse_entries_with_upstream_texts() {
             "structured_metadata_too_many",
             1,
             "stream '{a=\"b\"}' has too many structured metadata labels: '3', limit: '2'. Please see \
-             limits.structured-metadata-count-max",
+             limits.structured-metadata-count",
         ),
     );
     let body = br#"{"streams":[{"stream":{"a":"b"},"values":[["1","12345"],["2","ok"]]}]}"#;
@@ -558,10 +499,7 @@ fn limits_refuse_entries_with_upstream_texts() {
     assert_eq!(shown(&decoded), [r#"{a="b"} 2 "ok" {}"#]);
     assert_eq!(decoded.rejections[0].kind, ErrorKind::TooLarge);
     // The kind of the item is TooLarge, the answer is 400 as upstream's.
-    assert_eq!(
-        error_of(&decoded.rejections).unwrap().kind,
-        ErrorKind::Invalid
-    );
+    assert_eq!(error_of(&decoded.rejections).unwrap().kind, ErrorKind::Invalid);
 }
 
 #[test]
@@ -592,10 +530,7 @@ fn several_errors_are_grouped() {
     let error = error_of(&rejections).unwrap();
     assert_eq!(
         (error.kind, error.message.as_str()),
-        (
-            ErrorKind::LimitExceeded,
-            "maximum active stream limit exceeded"
-        )
+        (ErrorKind::LimitExceeded, "maximum active stream limit exceeded")
     );
     assert!(error.retry_after.is_some());
     assert!(error_of(&[]).is_none());

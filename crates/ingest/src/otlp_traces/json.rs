@@ -17,9 +17,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, Status,
-};
+use trilith_model::trace::{AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, Status};
 use trilith_model::{Error, Result, TraceBatch};
 
 use super::{collect, link_ids, span_ids};
@@ -205,38 +203,27 @@ impl<'de> Deserialize<'de> for JAnyValue {
             fn visit_unit<E>(self) -> std::result::Result<JAnyValue, E> {
                 Ok(JAnyValue::default())
             }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<JAnyValue, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<JAnyValue, A::Error> {
                 let mut out = AnyValue::Empty;
                 while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                     let value = match &*key {
-                        "stringValue" | "string_value" => {
-                            map.next_value::<Option<String>>()?.map(AnyValue::String)
+                        "stringValue" | "string_value" => map.next_value::<Option<String>>()?.map(AnyValue::String),
+                        "boolValue" | "bool_value" => map.next_value::<Option<bool>>()?.map(AnyValue::Bool),
+                        "intValue" | "int_value" => {
+                            map.next_value::<Option<Number<i64>>>()?.map(|n| AnyValue::Int(n.0))
                         }
-                        "boolValue" | "bool_value" => {
-                            map.next_value::<Option<bool>>()?.map(AnyValue::Bool)
+                        "doubleValue" | "double_value" => {
+                            map.next_value::<Option<Double>>()?.map(|x| AnyValue::Double(x.0))
                         }
-                        "intValue" | "int_value" => map
-                            .next_value::<Option<Number<i64>>>()?
-                            .map(|n| AnyValue::Int(n.0)),
-                        "doubleValue" | "double_value" => map
-                            .next_value::<Option<Double>>()?
-                            .map(|x| AnyValue::Double(x.0)),
-                        "bytesValue" | "bytes_value" => map
-                            .next_value::<Option<Base64>>()?
-                            .map(|b| AnyValue::Bytes(b.0)),
+                        "bytesValue" | "bytes_value" => {
+                            map.next_value::<Option<Base64>>()?.map(|b| AnyValue::Bytes(b.0))
+                        }
                         "arrayValue" | "array_value" => map
                             .next_value::<Option<Object<JValues<JAnyValue>>>>()?
-                            .map(|Object(a)| {
-                                AnyValue::Array(a.values.into_iter().map(|v| v.0).collect())
-                            }),
+                            .map(|Object(a)| AnyValue::Array(a.values.into_iter().map(|v| v.0).collect())),
                         "kvlistValue" | "kvlist_value" => map
                             .next_value::<Option<Object<JValues<JKeyValue>>>>()?
-                            .map(|Object(l)| {
-                                AnyValue::KvList(l.values.into_iter().map(key_value).collect())
-                            }),
+                            .map(|Object(l)| AnyValue::KvList(l.values.into_iter().map(key_value).collect())),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             None
@@ -269,10 +256,7 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Object<T> {
             fn visit_unit<E>(self) -> std::result::Result<Object<T>, E> {
                 Ok(Object::default())
             }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                map: A,
-            ) -> std::result::Result<Object<T>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Object<T>, A::Error> {
                 T::deserialize(MapAccessDeserializer::new(map)).map(Object)
             }
         }
@@ -313,8 +297,7 @@ fn scope_spans(s: JScopeSpans) -> Result<ScopeSpans> {
 }
 
 fn span(s: JSpan) -> Result<Span> {
-    let (trace_id, span_id, parent_span_id) =
-        span_ids(&s.trace_id.0, &s.span_id.0, &s.parent_span_id.0, &s.name)?;
+    let (trace_id, span_id, parent_span_id) = span_ids(&s.trace_id.0, &s.span_id.0, &s.parent_span_id.0, &s.name)?;
     Ok(Span {
         trace_id,
         span_id,
@@ -377,9 +360,7 @@ fn attributes(list: Vec<JKeyValue>) -> Result<Vec<KeyValue>> {
 // ---- lenient scalars ----
 
 /// A list that may be `null` and charges the budget for every item.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    d: D,
-) -> std::result::Result<Vec<T>, D::Error> {
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> std::result::Result<Vec<T>, D::Error> {
     struct V<T>(PhantomData<T>);
     impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for V<T> {
         type Value = Vec<T>;
@@ -392,8 +373,7 @@ fn list<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Vec<T>, A::Error> {
             let mut out = Vec::new();
             while let Some(Object(item)) = seq.next_element()? {
-                let charged =
-                    BUDGET.with_borrow_mut(|b| b.as_mut().map_or(Ok(()), Budget::charge::<T>));
+                let charged = BUDGET.with_borrow_mut(|b| b.as_mut().map_or(Ok(()), Budget::charge::<T>));
                 if let Err(e) = charged {
                     let error = A::Error::custom(&e.message);
                     FAILED.with_borrow_mut(|f| *f = Some(e));
@@ -419,14 +399,7 @@ fn span_kind<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<i32, D::Err
     enum_number(
         d,
         "SPAN_KIND_",
-        &[
-            "UNSPECIFIED",
-            "INTERNAL",
-            "SERVER",
-            "CLIENT",
-            "PRODUCER",
-            "CONSUMER",
-        ],
+        &["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"],
     )
 }
 
@@ -434,11 +407,7 @@ fn status_code<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<i32, D::E
     enum_number(d, "STATUS_CODE_", &["UNSET", "OK", "ERROR"])
 }
 
-fn enum_number<'de, D: Deserializer<'de>>(
-    d: D,
-    prefix: &str,
-    names: &[&str],
-) -> std::result::Result<i32, D::Error> {
+fn enum_number<'de, D: Deserializer<'de>>(d: D, prefix: &str, names: &[&str]) -> std::result::Result<i32, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum NameOrNumber {
@@ -455,12 +424,8 @@ fn enum_number<'de, D: Deserializer<'de>>(
     if let Some(i) = names.iter().position(|n| *n == short) {
         return Ok(i as i32);
     }
-    name.parse().map_err(|_| {
-        D::Error::custom(format!(
-            "unknown name {:?}",
-            crate::rejections::quoted(&name)
-        ))
-    })
+    name.parse()
+        .map_err(|_| D::Error::custom(format!("unknown name {:?}", crate::rejections::quoted(&name))))
 }
 
 /// Integers as numbers or strings; numbers with an exponent or a zero fraction are integers in proto3 JSON.
@@ -510,12 +475,7 @@ impl<'de, N: Whole> Deserialize<'de> for Number<N> {
                     return Ok(Number(N::ZERO));
                 }
                 let parsed = s.parse().map(Number);
-                parsed.map_err(|_| {
-                    E::custom(format!(
-                        "{:?} is not an integer in range",
-                        crate::rejections::quoted(s)
-                    ))
-                })
+                parsed.map_err(|_| E::custom(format!("{:?} is not an integer in range", crate::rejections::quoted(s))))
             }
         }
         d.deserialize_any(V(PhantomData))
@@ -529,10 +489,7 @@ impl<'de> Deserialize<'de> for Double {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(d)?.get();
         // Rust's parser reads "NaN", "Infinity" and "-Infinity" as well; other spellings are for it to refuse.
-        let text = raw
-            .strip_prefix('"')
-            .and_then(|r| r.strip_suffix('"'))
-            .unwrap_or(raw);
+        let text = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')).unwrap_or(raw);
         match text.parse::<f64>() {
             Ok(x) if x.is_finite() || text.ends_with("Infinity") || text == "NaN" => Ok(Double(x)),
             _ => Err(D::Error::custom(format!(

@@ -14,9 +14,7 @@ use super::out::TraceAnswer;
 /// The JSON body of `/api/traces/{id}`: `{"batches":[…]}`.
 pub fn trace_to_json_v1(batch: &TraceBatch) -> Vec<u8> {
     let mut out = Vec::new();
-    object(&mut out, |o| {
-        o.list("batches", &batch.resource_spans, resource_spans)
-    });
+    object(&mut out, |o| o.list("batches", &batch.resource_spans, resource_spans));
     out
 }
 
@@ -28,9 +26,7 @@ pub fn trace_to_json_v2(batch: &TraceBatch, answer: &TraceAnswer) -> Vec<u8> {
         o.object("trace", |o| {
             o.list("resourceSpans", &batch.resource_spans, resource_spans)
         });
-        o.object("metrics", |o| {
-            o.long("inspectedBytes", answer.inspected_bytes)
-        });
+        o.object("metrics", |o| o.long("inspectedBytes", answer.inspected_bytes));
         if let Some(message) = &answer.partial {
             o.text("status", "PARTIAL");
             o.text("message", message);
@@ -49,19 +45,16 @@ pub fn any_value_json(value: &AnyValue, out: &mut Vec<u8>) {
     object(out, |o| match value {
         AnyValue::Empty => {}
         AnyValue::String(s) => string(o.key("stringValue"), s),
-        AnyValue::Bool(b) => {
-            o.key("boolValue")
-                .extend_from_slice(if *b { b"true" } else { b"false" })
-        }
+        AnyValue::Bool(b) => o
+            .key("boolValue")
+            .extend_from_slice(if *b { b"true" } else { b"false" }),
         AnyValue::Int(n) => quoted(o.key("intValue"), &n.to_string()),
         AnyValue::Double(x) => double(o.key("doubleValue"), *x),
         AnyValue::Bytes(b) => quoted(o.key("bytesValue"), &BASE64.encode(b)),
         AnyValue::Array(values) => o.object("arrayValue", |o| {
             o.list("values", values, any_value_json);
         }),
-        AnyValue::KvList(values) => {
-            o.object("kvlistValue", |o| o.list("values", values, key_value))
-        }
+        AnyValue::KvList(values) => o.object("kvlistValue", |o| o.list("values", values, key_value)),
     });
 }
 
@@ -76,10 +69,7 @@ fn resource_spans(r: &ResourceSpans, out: &mut Vec<u8>) {
     object(out, |o| {
         o.object("resource", |o| {
             o.list("attributes", &r.resource.attributes, key_value);
-            o.int(
-                "droppedAttributesCount",
-                r.resource.dropped_attributes_count,
-            );
+            o.int("droppedAttributesCount", r.resource.dropped_attributes_count);
         });
         o.list("scopeSpans", &r.scope_spans, scope_spans);
         o.text("schemaUrl", &r.resource.schema_url);

@@ -16,8 +16,7 @@ mod tests;
 
 use bytes::Bytes;
 use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanId,
-    Status, TraceId,
+    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanId, Status, TraceId,
 };
 use trilith_model::{Error, Limits, Result, TraceBatch};
 use trilith_proto::otlp::collector::trace::v1::ExportTraceServiceRequest;
@@ -36,11 +35,7 @@ pub const VALUE_DEPTH_MAX: usize = 30;
 /// # Errors
 /// `Unsupported` (415) for another content type, `Invalid` (400) for an unknown encoding, unreadable bytes or a bad
 /// id, `TooLarge` (413) above `limits.request_bytes_max`. Nothing of such a request may be stored.
-pub fn decode_otlp_traces(
-    body: Bytes,
-    headers: &PushHeaders<'_>,
-    limits: &Limits,
-) -> Result<Decoded<TraceBatch>> {
+pub fn decode_otlp_traces(body: Bytes, headers: &PushHeaders<'_>, limits: &Limits) -> Result<Decoded<TraceBatch>> {
     let format = Format::of(headers)?;
     let encoding = match content_encoding(headers).as_str() {
         "" => Encoding::Identity,
@@ -48,9 +43,7 @@ pub fn decode_otlp_traces(
         "zstd" => Encoding::Zstd,
         "deflate" | "zlib" => Encoding::Deflate,
         other => {
-            return Err(Error::invalid(format!(
-                "unsupported Content-Encoding: {other}"
-            )));
+            return Err(Error::invalid(format!("unsupported Content-Encoding: {other}")));
         }
     };
     let raw = body::decode(body, encoding, limits.request_bytes_max)?;
@@ -68,9 +61,7 @@ pub fn decode_otlp_traces(
 /// `Invalid` (InvalidArgument) for a bad id or values that are nested too deep.
 pub fn from_request(request: ExportTraceServiceRequest, bytes: u64) -> Result<Decoded<TraceBatch>> {
     let mut batch = TraceBatch::default();
-    batch
-        .resource_spans
-        .reserve_exact(request.resource_spans.len());
+    batch.resource_spans.reserve_exact(request.resource_spans.len());
     for r in request.resource_spans {
         batch.resource_spans.push(resource_spans(r)?);
     }
@@ -117,8 +108,7 @@ fn scope_spans(s: pt::ScopeSpans) -> Result<ScopeSpans> {
 }
 
 fn span(s: pt::Span) -> Result<Span> {
-    let (trace_id, span_id, parent_span_id) =
-        span_ids(&s.trace_id, &s.span_id, &s.parent_span_id, &s.name)?;
+    let (trace_id, span_id, parent_span_id) = span_ids(&s.trace_id, &s.span_id, &s.parent_span_id, &s.name)?;
     Ok(Span {
         trace_id,
         span_id,
@@ -212,12 +202,7 @@ fn deeper(depth: usize) -> Result<usize> {
 
 /// # Errors
 /// `Invalid` with Tempo's texts. An all-zero trace id, which Tempo lets through and OTLP forbids, is refused.
-fn span_ids(
-    trace: &[u8],
-    span: &[u8],
-    parent: &[u8],
-    name: &str,
-) -> Result<(TraceId, SpanId, SpanId)> {
+fn span_ids(trace: &[u8], span: &[u8], parent: &[u8], name: &str) -> Result<(TraceId, SpanId, SpanId)> {
     let bits = |id: &[u8]| id.len() * 8;
     let at = || format!("span '{}'", crate::rejections::quoted(name));
     let trace_id = match <[u8; 16]>::try_from(trace) {
@@ -234,18 +219,12 @@ fn span_ids(
     let span_id = match <[u8; 8]>::try_from(span) {
         Ok(id) if id != [0; 8] => SpanId(id),
         _ => {
-            let text = format!(
-                "span ids must be 64 bit and not all zero, received {} bits",
-                bits(span)
-            );
+            let text = format!("span ids must be 64 bit and not all zero, received {} bits", bits(span));
             return Err(Error::invalid(format!("{text}: {}", at())));
         }
     };
     let Some(parent_id) = optional(parent) else {
-        let text = format!(
-            "parent span ids must be 64 bit, received {} bits",
-            bits(parent)
-        );
+        let text = format!("parent span ids must be 64 bit, received {} bits", bits(parent));
         return Err(Error::invalid(format!("{text}: {}", at())));
     };
     Ok((trace_id, span_id, SpanId(parent_id)))
@@ -285,9 +264,7 @@ fn check_depth(value: &AnyValue, depth: usize) -> Result<()> {
         }
         AnyValue::KvList(values) => {
             let depth = deeper(depth)?;
-            values
-                .iter()
-                .try_for_each(|kv| check_depth(&kv.value, depth))
+            values.iter().try_for_each(|kv| check_depth(&kv.value, depth))
         }
         _ => Ok(()),
     }

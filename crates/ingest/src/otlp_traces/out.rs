@@ -12,11 +12,7 @@ pub use super::json_out::{any_value_json, key_values_json, trace_to_json_v1, tra
 /// The message for `TraceByIDResponse.trace`; moves all text, copies ids.
 pub fn trace_to_proto(batch: TraceBatch) -> tempopb::Trace {
     tempopb::Trace {
-        resource_spans: batch
-            .resource_spans
-            .into_iter()
-            .map(resource_spans)
-            .collect(),
+        resource_spans: batch.resource_spans.into_iter().map(resource_spans).collect(),
     }
 }
 

@@ -3,9 +3,7 @@
 //! Nested messages that come twice are merged, as protobuf prescribes; items are charged against the budget before
 //! they are made.
 
-use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, Status,
-};
+use trilith_model::trace::{AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, Status};
 use trilith_model::{Result, TraceBatch};
 
 use super::{deeper, link_ids, span_ids};
@@ -41,7 +39,7 @@ impl Walk {
                 2 => out
                     .scope_spans
                     .push(self.scope_spans(field.message("ScopeSpans", "ScopeSpans")?)?),
-                3 => out.resource.schema_url = text(&field, "SchemaUrl")?,
+                3 => out.resource.schema_url = text(&field, "ResourceSpans.SchemaUrl")?,
                 _ => {}
             }
         }
@@ -65,12 +63,9 @@ impl Walk {
         let mut out = ScopeSpans::default();
         while let Some(field) = fields.next()? {
             match field.number {
-                1 => self.scope(
-                    field.message("Scope", "InstrumentationScope")?,
-                    &mut out.scope,
-                )?,
+                1 => self.scope(field.message("Scope", "InstrumentationScope")?, &mut out.scope)?,
                 2 => out.spans.push(self.span(field.message("Spans", "Span")?)?),
-                3 => out.scope.schema_url = text(&field, "SchemaUrl")?,
+                3 => out.scope.schema_url = text(&field, "ScopeSpans.SchemaUrl")?,
                 _ => {}
             }
         }
@@ -81,8 +76,8 @@ impl Walk {
         out.present = true;
         while let Some(field) = fields.next()? {
             match field.number {
-                1 => out.name = text(&field, "Name")?,
-                2 => out.version = text(&field, "Version")?,
+                1 => out.name = text(&field, "Scope.Name")?,
+                2 => out.version = text(&field, "Scope.Version")?,
                 3 => self.attribute(&field, &mut out.attributes)?,
                 4 => out.dropped_attributes_count = field.u32("DroppedAttributesCount")?,
                 _ => {}
@@ -99,24 +94,19 @@ impl Walk {
             match field.number {
                 1 => trace = field.bytes("TraceId")?,
                 2 => id = field.bytes("SpanId")?,
-                3 => out.trace_state = text(&field, "TraceState")?,
+                3 => out.trace_state = text(&field, "Span.TraceState")?,
                 4 => parent = field.bytes("ParentSpanId")?,
-                5 => out.name = text(&field, "Name")?,
+                5 => out.name = text(&field, "Span.Name")?,
                 6 => out.kind = field.i32("Kind")?,
                 7 => out.start_ns = field.fixed64("StartTimeUnixNano")?,
                 8 => out.end_ns = field.fixed64("EndTimeUnixNano")?,
                 9 => self.attribute(&field, &mut out.attributes)?,
                 10 => out.dropped_attributes_count = field.u32("DroppedAttributesCount")?,
-                11 => out
-                    .events
-                    .push(self.event(field.message("Events", "Event")?)?),
+                11 => out.events.push(self.event(field.message("Events", "Event")?)?),
                 12 => out.dropped_events_count = field.u32("DroppedEventsCount")?,
                 13 => out.links.push(self.link(field.message("Links", "Link")?)?),
                 14 => out.dropped_links_count = field.u32("DroppedLinksCount")?,
-                15 => status(
-                    field.message("Status", "Status")?,
-                    out.status.get_or_insert_default(),
-                )?,
+                15 => status(field.message("Status", "Status")?, out.status.get_or_insert_default())?,
                 16 => out.flags = field.fixed32("Flags")?,
                 _ => {}
             }
@@ -131,7 +121,7 @@ impl Walk {
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => out.time_ns = field.fixed64("TimeUnixNano")?,
-                2 => out.name = text(&field, "Name")?,
+                2 => out.name = text(&field, "Event.Name")?,
                 3 => self.attribute(&field, &mut out.attributes)?,
                 4 => out.dropped_attributes_count = field.u32("DroppedAttributesCount")?,
                 _ => {}
@@ -148,7 +138,7 @@ impl Walk {
             match field.number {
                 1 => trace = field.bytes("TraceId")?,
                 2 => span = field.bytes("SpanId")?,
-                3 => out.trace_state = text(&field, "TraceState")?,
+                3 => out.trace_state = text(&field, "Link.TraceState")?,
                 4 => self.attribute(&field, &mut out.attributes)?,
                 5 => out.dropped_attributes_count = field.u32("DroppedAttributesCount")?,
                 6 => out.flags = field.fixed32("Flags")?,
@@ -169,7 +159,7 @@ impl Walk {
         let (mut key, mut value) = (String::new(), AnyValue::Empty);
         while let Some(field) = fields.next()? {
             match field.number {
-                1 => key = text(&field, "Key")?,
+                1 => key = text(&field, "KeyValue.Key")?,
                 2 => self.any_value(field.message("Value", "AnyValue")?, depth, &mut value)?,
                 _ => {}
             }
@@ -177,15 +167,10 @@ impl Walk {
         Ok(KeyValue { key, value })
     }
 
-    fn any_value(
-        &mut self,
-        mut fields: Fields<'_>,
-        depth: usize,
-        out: &mut AnyValue,
-    ) -> Result<()> {
+    fn any_value(&mut self, mut fields: Fields<'_>, depth: usize, out: &mut AnyValue) -> Result<()> {
         while let Some(field) = fields.next()? {
             *out = match field.number {
-                1 => AnyValue::String(text(&field, "StringValue")?),
+                1 => AnyValue::String(text(&field, "AnyValue.StringValue")?),
                 2 => AnyValue::Bool(field.varint("BoolValue")? != 0),
                 3 => AnyValue::Int(field.varint("IntValue")? as i64),
                 4 => AnyValue::Double(f64::from_bits(field.fixed64("DoubleValue")?)),
@@ -231,7 +216,7 @@ impl Walk {
 fn status(mut fields: Fields<'_>, out: &mut Status) -> Result<()> {
     while let Some(field) = fields.next()? {
         match field.number {
-            2 => out.message = text(&field, "Message")?,
+            2 => out.message = text(&field, "Status.Message")?,
             3 => out.code = field.i32("Code")?,
             _ => {}
         }

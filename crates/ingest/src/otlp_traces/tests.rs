@@ -119,24 +119,14 @@ fn tempos_json_has_its_shape() {
         span["attributes"][4]["value"],
         json!({"intValue": "9223372036854775807"})
     );
-    assert_eq!(
-        span["attributes"][8]["value"],
-        json!({"doubleValue": "-Infinity"})
-    );
+    assert_eq!(span["attributes"][8]["value"], json!({"doubleValue": "-Infinity"}));
     assert_eq!(span["attributes"][11]["value"], json!({"arrayValue": {}}));
-    assert_eq!(
-        span["attributes"][13]["value"],
-        json!({"bytesValue": "AAEC/f7/"})
-    );
+    assert_eq!(span["attributes"][13]["value"], json!({"bytesValue": "AAEC/f7/"}));
     assert_eq!(span["links"][1], json!({}));
     let second = &v1["batches"][0]["scopeSpans"][0]["spans"][1];
-    let want =
-        json!({"traceId": "X19fX19fX19fX19fX19fXw==", "spanId": "//////////8=", "status": {}});
+    let want = json!({"traceId": "X19fX19fX19fX19fX19fXw==", "spanId": "//////////8=", "status": {}});
     assert_eq!(second, &want);
-    assert_eq!(
-        v1["batches"][1],
-        json!({"resource": {}, "scopeSpans": [{"scope": {}}]})
-    );
+    assert_eq!(v1["batches"][1], json!({"resource": {}, "scopeSpans": [{"scope": {}}]}));
 
     let small = from_json(&one(json!({"kind": 9, "status": {"code": -1}}))).unwrap();
     let answer = TraceAnswer {
@@ -154,10 +144,7 @@ fn tempos_json_has_its_shape() {
 
     let proto = trace_to_protobuf_v2(small.clone(), &answer);
     let message = trilith_proto::tempopb::TraceByIdResponse::decode(proto.as_slice()).unwrap();
-    assert_eq!(
-        (message.status, message.message.as_str()),
-        (1, "cut \"here\"")
-    );
+    assert_eq!((message.status, message.message.as_str()), (1, "cut \"here\""));
     assert_eq!(message.trace, Some(trace_to_proto(small)));
 }
 
@@ -204,10 +191,9 @@ fn json_is_read_leniently() {
             "KvList([KeyValue { key: \"k\", value: Empty }])",
         ),
     ] {
-        check(
-            json!({"attributes": [{"key": "k", "value": value}]}),
-            &|s| format!("{:?}", s.attributes[0].value) == want,
-        );
+        check(json!({"attributes": [{"key": "k", "value": value}]}), &|s| {
+            format!("{:?}", s.attributes[0].value) == want
+        });
     }
     for empty in [
         "{}",
@@ -218,12 +204,7 @@ fn json_is_read_leniently() {
         assert_eq!(push(empty, &JSON).unwrap(), TraceBatch::default());
     }
     let snake = json!({"resource_spans": [{"schema_url": "s", "scope_spans": [{"spans": []}]}]});
-    assert_eq!(
-        from_json(&snake).unwrap().resource_spans[0]
-            .resource
-            .schema_url,
-        "s"
-    );
+    assert_eq!(from_json(&snake).unwrap().resource_spans[0].resource.schema_url, "s");
 }
 
 #[test]
@@ -250,25 +231,10 @@ fn json_that_cannot_be_read_is_refused() {
         let value = one(fields);
         let e = from_json(&value).expect_err(&value.to_string());
         assert_eq!(e.kind, ErrorKind::Invalid);
-        assert!(
-            e.message.starts_with("invalid OTLP JSON: "),
-            "{}",
-            e.message
-        );
+        assert!(e.message.starts_with("invalid OTLP JSON: "), "{}", e.message);
     }
-    for body in [
-        "",
-        "{not json",
-        "[]",
-        "5",
-        "{} trailing",
-        "{\"resourceSpans\":{}}",
-    ] {
-        assert_eq!(
-            push(body, &JSON).unwrap_err().kind,
-            ErrorKind::Invalid,
-            "{body}"
-        );
+    for body in ["", "{not json", "[]", "5", "{} trailing", "{\"resourceSpans\":{}}"] {
+        assert_eq!(push(body, &JSON).unwrap_err().kind, ErrorKind::Invalid, "{body}");
     }
 }
 
@@ -277,24 +243,9 @@ fn json_that_cannot_be_read_is_refused() {
 fn bad_ids_refuse_the_request() {
     let at = ": span 'bad'";
     for (trace, span, parent, want) in [
-        (
-            8,
-            8,
-            0,
-            "trace ids must be 128 bit, received 64 bits: span 'bad'",
-        ),
-        (
-            0,
-            8,
-            0,
-            "trace ids must be 128 bit, received 0 bits: span 'bad'",
-        ),
-        (
-            17,
-            8,
-            0,
-            "trace ids must be 128 bit, received 136 bits: span 'bad'",
-        ),
+        (8, 8, 0, "trace ids must be 128 bit, received 64 bits: span 'bad'"),
+        (0, 8, 0, "trace ids must be 128 bit, received 0 bits: span 'bad'"),
+        (17, 8, 0, "trace ids must be 128 bit, received 136 bits: span 'bad'"),
         (
             16,
             4,
@@ -307,19 +258,9 @@ fn bad_ids_refuse_the_request() {
             0,
             "span ids must be 64 bit and not all zero, received 0 bits: span 'bad'",
         ),
-        (
-            16,
-            8,
-            7,
-            "parent span ids must be 64 bit, received 56 bits: span 'bad'",
-        ),
+        (16, 8, 7, "parent span ids must be 64 bit, received 56 bits: span 'bad'"),
     ] {
-        refused_everywhere(
-            vec![0xaa; trace],
-            vec![0xbb; span],
-            vec![0xcc; parent],
-            want,
-        );
+        refused_everywhere(vec![0xaa; trace], vec![0xbb; span], vec![0xcc; parent], want);
     }
     refused_everywhere(
         vec![0xaa; 16],
@@ -357,8 +298,7 @@ fn refused_everywhere(trace_id: Vec<u8>, span_id: Vec<u8>, parent_span_id: Vec<u
         json!({"name": s.name, "traceId": hex::encode(&s.trace_id), "spanId": hex::encode(&s.span_id),
                "parentSpanId": hex::encode(&s.parent_span_id)})
     };
-    let json =
-        json!({"resourceSpans": [{"scopeSpans": [{"spans": [as_json(&good), as_json(&bad)]}]}]});
+    let json = json!({"resourceSpans": [{"scopeSpans": [{"spans": [as_json(&good), as_json(&bad)]}]}]});
     let request = ExportTraceServiceRequest {
         resource_spans: vec![pt::ResourceSpans {
             scope_spans: vec![pt::ScopeSpans {
@@ -397,18 +337,13 @@ fn headers_and_encodings() {
         (Some("ZSTD"), &zstd),
     ] {
         assert_eq!(
-            push(body.clone(), &headers(proto, encoding))
-                .unwrap()
-                .span_count(),
+            push(body.clone(), &headers(proto, encoding)).unwrap().span_count(),
             1,
             "{encoding:?}"
         );
     }
-    let kind = |content_type, encoding, body: &[u8]| {
-        push(body.to_vec(), &headers(content_type, encoding))
-            .unwrap_err()
-            .kind
-    };
+    let kind =
+        |content_type, encoding, body: &[u8]| push(body.to_vec(), &headers(content_type, encoding)).unwrap_err().kind;
     assert_eq!(kind(Some("text/plain"), None, b"x"), ErrorKind::Unsupported);
     assert_eq!(kind(None, None, b"x"), ErrorKind::Unsupported);
     assert_eq!(kind(proto, Some("br"), &raw), ErrorKind::Invalid);
@@ -426,12 +361,9 @@ fn headers_and_encodings() {
 #[test]
 fn text_that_is_not_utf8_is_refused_by_field() {
     let e = push(&b"\x0a\x06\x12\x04\x12\x02\x2a\x00"[..], &PROTO).unwrap_err();
-    assert_eq!(
-        e.message,
-        "trace ids must be 128 bit, received 0 bits: span ''"
-    );
+    assert_eq!(e.message, "trace ids must be 128 bit, received 0 bits: span ''");
     let e = push(&b"\x0a\x07\x12\x05\x12\x03\x2a\x01\xff"[..], &PROTO).unwrap_err();
-    assert_eq!(e.message, "proto: Span: field Name contains invalid UTF-8");
+    assert_eq!(e.message, "proto: field Span.Name contains invalid UTF-8");
 }
 
 /// A length-delimited field.
@@ -446,9 +378,7 @@ fn nested(levels: usize) -> pc::AnyValue {
     let mut value = pc::AnyValue::default();
     for _ in 0..levels {
         value = pc::AnyValue {
-            value: Some(pc::any_value::Value::ArrayValue(pc::ArrayValue {
-                values: vec![value],
-            })),
+            value: Some(pc::any_value::Value::ArrayValue(pc::ArrayValue { values: vec![value] })),
         };
     }
     value
@@ -488,13 +418,8 @@ fn nesting_is_bounded() {
     assert_eq!(push(raw, &PROTO).unwrap_err().message, too_deep);
     assert!(from_request(with(VALUE_DEPTH_MAX + 1), 0).is_err());
     let deep = |levels: usize| {
-        let (open, close) = (
-            r#"{"arrayValue":{"values":["#.repeat(levels),
-            "]}}".repeat(levels),
-        );
-        format!(
-            r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"k","value":{open}{close}}}]}}}}]}}"#
-        )
+        let (open, close) = (r#"{"arrayValue":{"values":["#.repeat(levels), "]}}".repeat(levels));
+        format!(r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"k","value":{open}{close}}}]}}}}]}}"#)
     };
     assert!(push(deep(VALUE_DEPTH_MAX), &JSON).is_ok());
     assert!(push(deep(VALUE_DEPTH_MAX + 1), &JSON).is_err());
@@ -528,11 +453,7 @@ fn corpora_round_trip() {
         Into::into,
     );
     let mut files = Vec::new();
-    for folder in [
-        "traces/otlp",
-        "traces/otlp/jaeger-storage",
-        "traces/otlp-to-jaeger",
-    ] {
+    for folder in ["traces/otlp", "traces/otlp/jaeger-storage", "traces/otlp-to-jaeger"] {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else {
             tracing::warn!(folder, "no corpora here, skipped");
             continue;
@@ -617,50 +538,44 @@ fn any_request() -> impl Strategy<Value = ExportTraceServiceRequest> {
         counts,
         attributes(),
     );
-    let span = span.prop_map(
-        |(mut trace, mut id, name, kind, (start, end), list, (a, b, c), more)| {
-            trace[0] |= 1;
-            id[0] |= 1;
-            pt::Span {
+    let span = span.prop_map(|(mut trace, mut id, name, kind, (start, end), list, (a, b, c), more)| {
+        trace[0] |= 1;
+        id[0] |= 1;
+        pt::Span {
+            trace_id: trace.to_vec(),
+            span_id: id.to_vec(),
+            parent_span_id: if a % 2 == 0 { vec![] } else { id.to_vec() },
+            name: name.clone(),
+            trace_state: name,
+            kind,
+            flags: a,
+            start_time_unix_nano: start,
+            end_time_unix_nano: end,
+            attributes: list,
+            dropped_attributes_count: a,
+            events: vec![pt::span::Event {
+                time_unix_nano: end,
+                name: "e".into(),
+                attributes: more.clone(),
+                dropped_attributes_count: b,
+            }],
+            dropped_events_count: b,
+            links: vec![pt::span::Link {
                 trace_id: trace.to_vec(),
                 span_id: id.to_vec(),
-                parent_span_id: if a % 2 == 0 { vec![] } else { id.to_vec() },
-                name: name.clone(),
-                trace_state: name,
-                kind,
-                flags: a,
-                start_time_unix_nano: start,
-                end_time_unix_nano: end,
-                attributes: list,
-                dropped_attributes_count: a,
-                events: vec![pt::span::Event {
-                    time_unix_nano: end,
-                    name: "e".into(),
-                    attributes: more.clone(),
-                    dropped_attributes_count: b,
-                }],
-                dropped_events_count: b,
-                links: vec![pt::span::Link {
-                    trace_id: trace.to_vec(),
-                    span_id: id.to_vec(),
-                    attributes: more,
-                    flags: c,
-                    ..Default::default()
-                }],
-                dropped_links_count: c,
-                status: (c % 2 == 0).then(|| pt::Status {
-                    message: "m".into(),
-                    code: kind,
-                }),
-            }
-        },
-    );
-    (
-        proptest::collection::vec(span, 0..3),
-        attributes(),
-        any::<bool>(),
-    )
-        .prop_map(|(spans, list, present)| ExportTraceServiceRequest {
+                attributes: more,
+                flags: c,
+                ..Default::default()
+            }],
+            dropped_links_count: c,
+            status: (c % 2 == 0).then(|| pt::Status {
+                message: "m".into(),
+                code: kind,
+            }),
+        }
+    });
+    (proptest::collection::vec(span, 0..3), attributes(), any::<bool>()).prop_map(|(spans, list, present)| {
+        ExportTraceServiceRequest {
             resource_spans: vec![pt::ResourceSpans {
                 resource: present.then(|| pr::Resource {
                     attributes: list.clone(),
@@ -677,7 +592,8 @@ fn any_request() -> impl Strategy<Value = ExportTraceServiceRequest> {
                 }],
                 schema_url: String::new(),
             }],
-        })
+        }
+    })
 }
 
 proptest! {

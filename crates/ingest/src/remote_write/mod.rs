@@ -12,8 +12,8 @@
 use bytes::Bytes;
 use trilith_codec::put_bytes;
 use trilith_model::{
-    Error, ErrorKind, Labels, LabelsBuilder, LabelsRef, Limits, MetricBatch, MetricMetadata,
-    MetricType, Rejection, Result, Sample,
+    Error, ErrorKind, Labels, LabelsBuilder, LabelsRef, Limits, MetricBatch, MetricMetadata, MetricType, Rejection,
+    Result, Sample,
 };
 
 use crate::body::{self, Budget, Encoding};
@@ -41,10 +41,7 @@ pub fn negotiate(headers: &PushHeaders<'_>) -> Result<()> {
         Some(t) => t,
     };
     let mut parts = content_type.split(';').map(str::trim);
-    if parts
-        .next()
-        .is_none_or(|m| !m.eq_ignore_ascii_case(MEDIA_TYPE))
-    {
+    if parts.next().is_none_or(|m| !m.eq_ignore_ascii_case(MEDIA_TYPE)) {
         return Err(Error::unsupported(format!(
             "expected {MEDIA_TYPE} as the first (media) part, got {content_type} content-type"
         )));
@@ -87,11 +84,7 @@ pub fn negotiate(headers: &PushHeaders<'_>) -> Result<()> {
 /// # Errors
 /// `Unsupported` (415) from [`negotiate`], `TooLarge` (413) above `limits.request_bytes_max`, `Invalid` (400)
 /// for bytes that are not a snappy block of a `WriteRequest`. Bad series are rejections, not errors.
-pub fn decode_remote_write(
-    body: Bytes,
-    headers: &PushHeaders<'_>,
-    limits: &Limits,
-) -> Result<Decoded<MetricBatch>> {
+pub fn decode_remote_write(body: Bytes, headers: &PushHeaders<'_>, limits: &Limits) -> Result<Decoded<MetricBatch>> {
     negotiate(headers)?;
     let raw = body::decode(body, Encoding::SnappyBlock, limits.request_bytes_max)?;
     decode_message(&raw, limits)
@@ -100,9 +93,7 @@ pub fn decode_remote_write(
 /// What to answer when some items were refused: one error of the gravest kind, or `None` for an empty list.
 /// `LimitExceeded` (429) goes before 400, because the sender may retry it.
 pub fn error_of(rejections: &[Rejection]) -> Option<Error> {
-    let limited = rejections
-        .iter()
-        .any(|r| r.kind == ErrorKind::LimitExceeded);
+    let limited = rejections.iter().any(|r| r.kind == ErrorKind::LimitExceeded);
     let kind = if limited {
         ErrorKind::LimitExceeded
     } else {
@@ -167,19 +158,18 @@ struct BadLabels {
 }
 
 impl<'a> Decoder<'a> {
-    fn series<'b: 'a>(&mut self, mut fields: Fields<'b>) -> Result<()> {
+    fn series(&mut self, mut fields: Fields<'a>) -> Result<()> {
         self.labels.clear();
         let samples_before = self.batch.samples.len();
         let mut histograms = 0;
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => {
-                    let label = label(field.message("Labels", "Label")?)?;
-                    self.labels.push(label);
+                    self.labels.push(label(field.bytes("Labels")?)?);
                 }
                 2 => {
                     // A message takes at least two bytes on the wire and 16 here: bounded without a budget.
-                    let sample = sample(field.message("Samples", "Sample")?)?;
+                    let sample = sample(field.bytes("Samples")?)?;
                     self.batch.samples.push(sample);
                 }
                 3 => {
@@ -229,7 +219,7 @@ impl<'a> Decoder<'a> {
                 reason: "max_label_names_per_series",
                 message: format!(
                     "received a series whose number of labels exceeds the limit (actual: {}, limit: {}), series: {} \
-                     (limits.label-names-max)",
+                     (limits.label-names)",
                     self.labels.len(),
                     limits.label_names_max,
                     text(&self.labels)
@@ -262,11 +252,7 @@ impl<'a> Decoder<'a> {
                 ),
             });
         }
-        if ordered {
-            Ok(())
-        } else {
-            self.pack_unordered()
-        }
+        if ordered { Ok(()) } else { self.pack_unordered() }
     }
 
     /// Prometheus takes labels in any order but refuses a name that comes twice.
@@ -275,24 +261,17 @@ impl<'a> Decoder<'a> {
         self.builder.clear();
         for &(name, value) in &self.labels {
             // Both were checked to be UTF-8 by `bad_label`.
-            self.builder.push(
-                &String::from_utf8_lossy(name),
-                &String::from_utf8_lossy(value),
-            );
+            self.builder
+                .push(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
         }
         if let Some(name) = self.builder.duplicate() {
             return Err(BadLabels {
                 reason: "duplicate_label_names",
-                message: format!(
-                    "duplicate label \"{}\" in series: {}",
-                    quoted(name),
-                    text(&self.labels)
-                ),
+                message: format!("duplicate label \"{}\" in series: {}", quoted(name), text(&self.labels)),
             });
         }
         self.packed.clear();
-        self.packed
-            .extend_from_slice(self.builder.pack().as_packed());
+        self.packed.extend_from_slice(self.builder.pack().as_packed());
         Ok(())
     }
 
@@ -300,8 +279,7 @@ impl<'a> Decoder<'a> {
     fn bad_label(&self, name: &[u8], value: &[u8]) -> Option<BadLabels> {
         let name_max = self.limits.label_name_bytes_max as usize;
         let value_max = self.limits.label_value_bytes_max as usize;
-        let short = (name_max == 0 || name.len() <= name_max)
-            && (value_max == 0 || value.len() <= value_max);
+        let short = (name_max == 0 || name.len() <= name_max) && (value_max == 0 || value.len() <= value_max);
         if short && !name.is_empty() && is_utf8(name) && is_utf8(value) {
             return None;
         }
@@ -310,10 +288,7 @@ impl<'a> Decoder<'a> {
 
     #[cold]
     fn describe_bad_label(&self, name: &[u8], value: &[u8]) -> BadLabels {
-        let (name_max, value_max) = (
-            self.limits.label_name_bytes_max,
-            self.limits.label_value_bytes_max,
-        );
+        let (name_max, value_max) = (self.limits.label_name_bytes_max, self.limits.label_value_bytes_max);
         let series = text(&self.labels);
         let shown = String::from_utf8_lossy(name);
         if name.is_empty() || !is_utf8(name) || !is_utf8(value) {
@@ -337,7 +312,7 @@ impl<'a> Decoder<'a> {
                 reason: "label_name_too_long",
                 message: format!(
                     "received a series whose label name length of {} exceeds the limit of {name_max}, label: '{}', \
-                     series: {series} (limits.label-name-bytes-max)",
+                     series: {series} (limits.label-name-length)",
                     name.len(),
                     quoted(&shown)
                 ),
@@ -347,7 +322,7 @@ impl<'a> Decoder<'a> {
             reason: "label_value_too_long",
             message: format!(
                 "received a series whose label value length of {} exceeds the limit of {value_max}, label: '{}', \
-                 series: {series} (limits.label-value-bytes-max)",
+                 series: {series} (limits.label-value-length)",
                 value.len(),
                 quoted(&shown)
             ),
@@ -388,8 +363,17 @@ fn is_utf8(bytes: &[u8]) -> bool {
 }
 
 #[inline]
-fn label<'a>(mut fields: Fields<'a>) -> Result<(&'a [u8], &'a [u8])> {
+fn label(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+    // Name, then value, both short: what every sender writes nearly always.
+    if let [0x0a, name_len @ 0..0x80, rest @ ..] = bytes
+        && let Some((name, rest)) = rest.split_at_checked(usize::from(*name_len))
+        && let [0x12, value_len @ 0..0x80, value @ ..] = rest
+        && value.len() == usize::from(*value_len)
+    {
+        return Ok((name, value));
+    }
     let (mut name, mut value) = (&b""[..], &b""[..]);
+    let mut fields = Fields::new(bytes, "Label");
     while let Some(field) = fields.next()? {
         match field.number {
             1 => name = field.bytes("Name")?,
@@ -401,11 +385,9 @@ fn label<'a>(mut fields: Fields<'a>) -> Result<(&'a [u8], &'a [u8])> {
 }
 
 #[inline]
-fn sample(mut fields: Fields<'_>) -> Result<Sample> {
-    let mut out = Sample {
-        ts_ms: 0,
-        value: 0.0,
-    };
+fn sample(bytes: &[u8]) -> Result<Sample> {
+    let mut out = Sample { ts_ms: 0, value: 0.0 };
+    let mut fields = Fields::new(bytes, "Sample");
     while let Some(field) = fields.next()? {
         match field.number {
             // By bits: the payload of a NaN is the staleness marker.
@@ -435,8 +417,6 @@ fn text(labels: &[(&[u8], &[u8])]) -> String {
     // A message shows the first of absurdly many labels; sorting them all would cost more than decoding.
     const SHOWN_MAX: usize = 64;
     let shown = labels.iter().take(SHOWN_MAX);
-    let labels = Labels::from_pairs(
-        shown.map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))),
-    );
+    let labels = Labels::from_pairs(shown.map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))));
     quoted(&labels.to_string()).into_owned()
 }
