@@ -19,85 +19,76 @@ use crate::notes::Notes;
 
 impl Evaluator {
     /// A call whose result is made at once rather than tile by tile.
-    pub(crate) fn call<'a>(
-        &'a self,
-        function: Function,
-        args: &'a [Expr],
-        grid: Grid,
-    ) -> BoxFuture<'a, Result<Block>> {
+    pub(crate) fn call<'a>(&'a self, function: Function, args: &'a [Expr], grid: Grid) -> BoxFuture<'a, Result<Block>> {
         async move {
-        match (function, args) {
-            (Function::Vector, [s]) => {
-                let values = self.scalar(s, grid).await?;
-                self.single(values, Labels::empty())
-            }
-            (Function::Calendar(_, f), []) => {
-                let mut block = self.single(
-                    grid.times().map(|t| t as f64 / 1000.0).collect(),
-                    Labels::empty(),
-                )?;
-                ElementOp::Calendar(f).apply(&mut block);
-                Ok(block)
-            }
-            (Function::Absent, [v]) => {
-                let labels = match v.unwrapped() {
-                    Expr::Selector(s) => absent_labels(&s.matchers),
-                    _ => Labels::empty(),
-                };
-                let present = self.group(AggregateOp::Group, None, v, grid).await?;
-                self.inverted(&present, labels, grid)
-            }
-            (Function::AbsentOverTime, [m]) => {
-                let labels = match m.unwrapped() {
-                    Expr::Range { selector, .. } => absent_labels(&selector.matchers),
-                    _ => Labels::empty(),
-                };
-                let present = Expr::Call {
-                    function: Function::OverTime(RangeFunction::Present),
-                    args: vec![m.clone()],
-                };
-                let present = self.group(AggregateOp::Group, None, &present, grid).await?;
-                self.inverted(&present, labels, grid)
-            }
-            (Function::Sort { descending: down }, [v]) => {
-                let mut block = self.vector(v, grid).await?;
-                if self.query.step > 0 {
-                    self.notes
-                        .warn("sort is ineffective for range queries since results are always ordered by labels");
-                    return Ok(block);
+            match (function, args) {
+                (Function::Vector, [s]) => {
+                    let values = self.scalar(s, grid).await?;
+                    self.single(values, Labels::empty())
                 }
-                block.sort_by_labels();
-                let mut order: Vec<usize> = (0..block.rows.len()).collect();
-                let by = if down { descending } else { ascending };
-                order.sort_by(|a, b| by(block.row(*a)[0], block.row(*b)[0]));
-                block.reorder(&order);
-                Ok(block)
-            }
-            (Function::LabelReplace, [v, rest @ ..]) => {
-                let block = self.vector(v, grid).await?;
-                let strings = literals(rest)?;
-                task::compute(move || label_replace(block, &strings)).await?
-            }
-            (Function::LabelJoin, [v, rest @ ..]) => {
-                let block = self.vector(v, grid).await?;
-                let strings = literals(rest)?;
-                task::compute(move || label_join(block, &strings)).await?
-            }
-            (Function::HistogramQuantile, [phi, v]) => {
-                let phi = self.scalar(phi, grid).await?;
-                for p in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
-                    let p = crate::notes::format_g(*p);
-                    self.notes.warn(format_args!(
-                        "quantile value should be between 0 and 1, got {p}"
-                    ));
+                (Function::Calendar(_, f), []) => {
+                    let mut block = self.single(grid.times().map(|t| t as f64 / 1000.0).collect(), Labels::empty())?;
+                    ElementOp::Calendar(f).apply(&mut block);
+                    Ok(block)
                 }
-                let block = self.vector(v, grid).await?;
-                let (ctx, notes) = (self.ctx.clone(), self.notes.clone());
-                task::compute(move || histogram_quantile(&ctx, &notes, &phi, &block)).await?
+                (Function::Absent, [v]) => {
+                    let labels = match v.unwrapped() {
+                        Expr::Selector(s) => absent_labels(&s.matchers),
+                        _ => Labels::empty(),
+                    };
+                    let present = self.group(AggregateOp::Group, None, v, grid).await?;
+                    self.inverted(&present, labels, grid)
+                }
+                (Function::AbsentOverTime, [m]) => {
+                    let labels = match m.unwrapped() {
+                        Expr::Range { selector, .. } => absent_labels(&selector.matchers),
+                        _ => Labels::empty(),
+                    };
+                    let present = Expr::Call {
+                        function: Function::OverTime(RangeFunction::Present),
+                        args: vec![m.clone()],
+                    };
+                    let present = self.group(AggregateOp::Group, None, &present, grid).await?;
+                    self.inverted(&present, labels, grid)
+                }
+                (Function::Sort { descending: down }, [v]) => {
+                    let mut block = self.vector(v, grid).await?;
+                    if self.query.step > 0 {
+                        self.notes
+                            .warn("sort is ineffective for range queries since results are always ordered by labels");
+                        return Ok(block);
+                    }
+                    block.sort_by_labels();
+                    let mut order: Vec<usize> = (0..block.rows.len()).collect();
+                    let by = if down { descending } else { ascending };
+                    order.sort_by(|a, b| by(block.row(*a)[0], block.row(*b)[0]));
+                    block.reorder(&order);
+                    Ok(block)
+                }
+                (Function::LabelReplace, [v, rest @ ..]) => {
+                    let block = self.vector(v, grid).await?;
+                    let strings = literals(rest)?;
+                    task::compute(move || label_replace(block, &strings)).await?
+                }
+                (Function::LabelJoin, [v, rest @ ..]) => {
+                    let block = self.vector(v, grid).await?;
+                    let strings = literals(rest)?;
+                    task::compute(move || label_join(block, &strings)).await?
+                }
+                (Function::HistogramQuantile, [phi, v]) => {
+                    let phi = self.scalar(phi, grid).await?;
+                    for p in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
+                        let p = crate::notes::format_g(*p);
+                        self.notes
+                            .warn(format_args!("quantile value should be between 0 and 1, got {p}"));
+                    }
+                    let block = self.vector(v, grid).await?;
+                    let (ctx, notes) = (self.ctx.clone(), self.notes.clone());
+                    task::compute(move || histogram_quantile(&ctx, &notes, &phi, &block)).await?
+                }
+                _ => Err(Error::internal("a call does not fit its signature")),
             }
-            _ => Err(Error::internal("a call does not fit its signature")),
         }
-            }
         .boxed()
     }
 
@@ -142,14 +133,11 @@ fn set_label(row: &mut Row, name: &str, value: &str) {
     }
 }
 
-fn check_distinct(block: &Block) -> Result<()> {
-    let mut seen = std::collections::HashSet::with_capacity(block.rows.len());
-    if block.rows.iter().all(|r| seen.insert(&r.labels)) {
-        return Ok(());
-    }
-    Err(execution(
-        "vector cannot contain metrics with the same labelset",
-    ))
+/// Rows may have become equal; they are one series when they never have a value at the same step.
+fn check_distinct(block: &mut Block) -> Result<()> {
+    block
+        .merge_equal_rows()
+        .map_err(|_| execution("vector cannot contain metrics with the same labelset"))
 }
 
 /// `strings`: destination, replacement, source, regex.
@@ -157,11 +145,8 @@ fn label_replace(mut block: Block, strings: &[String]) -> Result<Block> {
     let [dst, replacement, src, regex] = strings else {
         return Err(Error::internal("label_replace takes four strings"));
     };
-    let regex = AnchoredRegex::new(regex).map_err(|_| {
-        execution(format!(
-            "invalid regular expression in label_replace(): {regex}"
-        ))
-    })?;
+    let regex = AnchoredRegex::new(regex)
+        .map_err(|_| execution(format!("invalid regular expression in label_replace(): {regex}")))?;
     if dst.is_empty() {
         return Err(execution(format!(
             "invalid destination label name in label_replace(): {dst}"
@@ -174,7 +159,7 @@ fn label_replace(mut block: Block, strings: &[String]) -> Result<Block> {
             set_label(row, dst, &value);
         }
     }
-    check_distinct(&block)?;
+    check_distinct(&mut block)?;
     Ok(block)
 }
 
@@ -189,29 +174,19 @@ fn label_join(mut block: Block, strings: &[String]) -> Result<Block> {
         )));
     }
     if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
-        return Err(execution(format!(
-            "invalid source label name in label_join(): {bad}"
-        )));
+        return Err(execution(format!("invalid source label name in label_join(): {bad}")));
     }
     for row in &mut block.rows {
-        let parts: Vec<&str> = sources
-            .iter()
-            .map(|s| row.labels.get(s).unwrap_or(""))
-            .collect();
+        let parts: Vec<&str> = sources.iter().map(|s| row.labels.get(s).unwrap_or("")).collect();
         let value = parts.join(separator);
         set_label(row, dst, &value);
     }
-    check_distinct(&block)?;
+    check_distinct(&mut block)?;
     Ok(block)
 }
 
 /// Classic histograms: rows that differ in `le` only are one histogram.
-fn histogram_quantile(
-    ctx: &QueryContext,
-    notes: &Notes,
-    phi: &[f64],
-    block: &Block,
-) -> Result<Block> {
+fn histogram_quantile(ctx: &QueryContext, notes: &Notes, phi: &[f64], block: &Block) -> Result<Block> {
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut members: Vec<Vec<(f64, usize)>> = Vec::new();

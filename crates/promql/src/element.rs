@@ -35,8 +35,7 @@ pub(crate) enum ElementOp {
 
 impl ElementOp {
     pub(crate) fn apply(&self, tile: &mut Block) {
-        let keeps_name =
-            matches!(self, ElementOp::Scalar { op, return_bool: false, .. } if op.is_comparison());
+        let keeps_name = matches!(self, ElementOp::Scalar { op, return_bool: false, .. } if op.is_comparison());
         if !keeps_name {
             for row in &mut tile.rows {
                 row.drop_name = true;

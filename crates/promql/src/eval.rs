@@ -18,13 +18,9 @@ use trilith_query::series::Grouping;
 use trilith_query::vector::matching::{join, set_operation};
 use trilith_query::vector::rank::{count_values, group_quantile, select_k};
 use trilith_query::vector::{Accumulator, AggregateOp, Block, Grid, MatchError, Row, is_absent};
-use trilith_query::{
-    BatchColumn, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn,
-};
+use trilith_query::{BatchColumn, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn};
 
-use crate::ast::{
-    Aggregate, Aggregation, At, Binary, Expr, Selector, Set, Subquery, TimeShift, ValueType,
-};
+use crate::ast::{Aggregate, Aggregation, At, Binary, Expr, Selector, Set, Subquery, TimeShift, ValueType};
 use crate::element::ElementOp;
 use crate::functions::{Function, RangeFunction};
 use crate::notes::{Notes, format_f, format_g};
@@ -94,10 +90,7 @@ impl Sink {
                 tile.drop_empty_rows();
                 block.append(ctx, tile)?;
                 let limit = ctx.limits.query_samples_max;
-                if limit != 0
-                    && block.values.len() as u64 > limit
-                    && block.present_cells() as u64 > limit
-                {
+                if limit != 0 && block.values.len() as u64 > limit && block.present_cells() as u64 > limit {
                     return Err(execution(
                         "query processing would load too many samples into memory in query execution",
                     ));
@@ -137,11 +130,7 @@ impl Evaluator {
     }
 
     /// A scalar at every step.
-    pub(crate) fn scalar<'a>(
-        &'a self,
-        expr: &'a Expr,
-        grid: Grid,
-    ) -> BoxFuture<'a, Result<Vec<f64>>> {
+    pub(crate) fn scalar<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Vec<f64>>> {
         async move {
             Ok(match expr {
                 Expr::Number(v) => vec![*v; grid.steps],
@@ -162,15 +151,12 @@ impl Evaluator {
                     let mut left = self.scalar(innermost, grid).await?;
                     for b in links.into_iter().rev() {
                         let right = self.scalar(&b.rhs, grid).await?;
-                        left.iter_mut()
-                            .zip(right)
-                            .for_each(|(l, r)| *l = b.op.scalar(*l, r));
+                        left.iter_mut().zip(right).for_each(|(l, r)| *l = b.op.scalar(*l, r));
                     }
                     left
                 }
                 Expr::Call {
-                    function: Function::Pi,
-                    ..
+                    function: Function::Pi, ..
                 } => vec![std::f64::consts::PI; grid.steps],
                 Expr::Call {
                     function: Function::Time,
@@ -199,11 +185,7 @@ impl Evaluator {
         .boxed()
     }
 
-    fn shared_scalar<'a>(
-        &'a self,
-        expr: &'a Expr,
-        grid: Grid,
-    ) -> BoxFuture<'a, Result<Arc<[f64]>>> {
+    fn shared_scalar<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Arc<[f64]>>> {
         async move { Ok(self.scalar(expr, grid).await?.into()) }.boxed()
     }
 
@@ -211,10 +193,7 @@ impl Evaluator {
     pub(crate) fn vector<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Block>> {
         async move {
             let sink = Sink::Collect(Block::empty(grid.steps));
-            match self
-                .pipeline(expr, grid, sink, SelectHints::default())
-                .await?
-            {
+            match self.pipeline(expr, grid, sink, SelectHints::default()).await? {
                 Sink::Collect(block) => Ok(block),
                 Sink::Group(_) => Err(Error::internal("the sink changed its kind")),
             }
@@ -258,8 +237,7 @@ impl Evaluator {
                     if !func.is_empty() {
                         hints.func = func.to_owned();
                     }
-                    self.stream(selector, width_ms, cell, hints, ops, grid, sink)
-                        .await
+                    self.stream(selector, width_ms, cell, hints, ops, grid, sink).await
                 }
             }
         }
@@ -267,11 +245,7 @@ impl Evaluator {
     }
 
     /// Walks down the element-wise operations to what they work on; `ops` come out last one first.
-    fn leaf<'a>(
-        &'a self,
-        expr: &'a Expr,
-        grid: Grid,
-    ) -> BoxFuture<'a, Result<(Leaf<'a>, Vec<ElementOp>)>> {
+    fn leaf<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<(Leaf<'a>, Vec<ElementOp>)>> {
         async move {
             let mut ops = Vec::new();
             let mut e = expr;
@@ -407,9 +381,7 @@ impl Evaluator {
                     self.check_quantile(&phi);
                     (range, phi)
                 }
-                (RangeFunction::PredictLinear, [range, seconds]) => {
-                    (range, self.shared_scalar(seconds, grid).await?)
-                }
+                (RangeFunction::PredictLinear, [range, seconds]) => (range, self.shared_scalar(seconds, grid).await?),
                 (_, [range]) => (range, Vec::new().into()),
                 _ => {
                     return Err(Error::internal(
@@ -429,8 +401,7 @@ impl Evaluator {
                     let (samples, frame) = self.subquery(s, grid).await?;
                     let ctx = self.ctx.clone();
                     Ok(Leaf::Block(
-                        task::compute(move || tile::evaluate(&ctx, &samples, &cell, &frame))
-                            .await??,
+                        task::compute(move || tile::evaluate(&ctx, &samples, &cell, &frame)).await??,
                     ))
                 }
                 _ => Err(Error::internal("not a range vector expression")),
@@ -469,12 +440,7 @@ impl Evaluator {
     }
 
     /// The request for the samples that a frame looks at.
-    pub(crate) fn request(
-        &self,
-        matchers: &[Matcher],
-        frame: &Frame,
-        hints: SelectHints,
-    ) -> SeriesRequest {
+    pub(crate) fn request(&self, matchers: &[Matcher], frame: &Frame, hints: SelectHints) -> SeriesRequest {
         let first = frame.at_ms.iter().copied().min().unwrap_or(0);
         let last = frame.at_ms.iter().copied().max().unwrap_or(0);
         SeriesRequest {
@@ -508,26 +474,17 @@ impl Evaluator {
             let request = self.request(&selector.matchers, &frame, hints);
             let sink = Arc::new(Mutex::new(sink));
             let (frame, ops) = (Arc::new(frame), Arc::new(ops));
-            let tiles =
-                self.source.select(&self.ctx, request).map_ok(|batch| {
-                    let (this, cell, frame, ops, sink) = (
-                        self.clone(),
-                        cell.clone(),
-                        frame.clone(),
-                        ops.clone(),
-                        sink.clone(),
-                    );
-                    async move {
-                        task::compute(move || this.tile(batch, &cell, &frame, &ops, &sink)).await?
-                    }
-                });
+            let tiles = self.source.select(&self.ctx, request).map_ok(|batch| {
+                let (this, cell, frame, ops, sink) =
+                    (self.clone(), cell.clone(), frame.clone(), ops.clone(), sink.clone());
+                async move { task::compute(move || this.tile(batch, &cell, &frame, &ops, &sink)).await? }
+            });
             let mut tiles = Box::pin(tiles.try_buffer_unordered(TILES_IN_FLIGHT));
             while tiles.try_next().await?.is_some() {
                 self.ctx.check()?;
             }
             drop(tiles);
-            let sink = Arc::try_unwrap(sink)
-                .map_err(|_| Error::internal("a tile outlived its selector"))?;
+            let sink = Arc::try_unwrap(sink).map_err(|_| Error::internal("a tile outlived its selector"))?;
             Ok(sink.into_inner())
         }
         .boxed()
@@ -593,11 +550,7 @@ impl Evaluator {
     }
 
     /// Evaluates the inner expression of a subquery; its cells become samples.
-    pub(crate) fn subquery<'a>(
-        &'a self,
-        s: &'a Subquery,
-        grid: Grid,
-    ) -> BoxFuture<'a, Result<(Samples, Frame)>> {
+    pub(crate) fn subquery<'a>(&'a self, s: &'a Subquery, grid: Grid) -> BoxFuture<'a, Result<(Samples, Frame)>> {
         async move {
             let step = s.step_ms.unwrap_or(self.options.subquery_step_ms).max(1);
             let frame = self.frame(s.shift, grid, s.range_ms);
@@ -610,10 +563,7 @@ impl Evaluator {
                 .saturating_sub(s.range_ms);
             let last = frame.at_ms.iter().copied().max().unwrap_or(0);
             // Steps are multiples of the resolution, after the open left end.
-            let start = first
-                .div_euclid(step)
-                .saturating_add(1)
-                .saturating_mul(step);
+            let start = first.div_euclid(step).saturating_add(1).saturating_mul(step);
             let end = last.div_euclid(step).saturating_mul(step);
             let mut samples = Samples {
                 batch: SeriesBatch::default(),
@@ -646,9 +596,7 @@ impl Evaluator {
                         .zip(block.row(i))
                         .filter(|(_, v)| !is_absent(**v))
                         .map(|(t, _)| *t);
-                    batch
-                        .times
-                        .push(if gaps { present.collect() } else { all.clone() });
+                    batch.times.push(if gaps { present.collect() } else { all.clone() });
                 }
                 batch.columns.push(BatchColumn {
                     labels: block.rows[i].labels.clone(),
@@ -687,17 +635,14 @@ impl Evaluator {
                 }
                 (Aggregation::CountValues, Some(label)) => {
                     let Expr::String(label) = label.unwrapped() else {
-                        return Err(Error::internal(
-                            "the parameter of count_values is a literal",
-                        ));
+                        return Err(Error::internal("the parameter of count_values is a literal"));
                     };
                     if label.is_empty() {
                         return Err(execution(format!("invalid label name {label:?}")));
                     }
                     let label = label.clone();
                     let block = self.vector(&a.expr, grid).await?;
-                    task::compute(move || count_values(&ctx, &block, grouping, &label, format_f))
-                        .await?
+                    task::compute(move || count_values(&ctx, &block, grouping, &label, format_f)).await?
                 }
                 _ => Err(Error::internal("an aggregation lacks its parameter")),
             }
@@ -742,24 +687,18 @@ impl Evaluator {
             for link in links.into_iter().rev() {
                 let (l, right) = match left.take() {
                     Some(l) => (l, self.vector(link.rhs(), grid).await?),
-                    None => futures::try_join!(
-                        self.vector(innermost, grid),
-                        self.vector(link.rhs(), grid)
-                    )?,
+                    None => futures::try_join!(self.vector(innermost, grid), self.vector(link.rhs(), grid))?,
                 };
                 let ctx = self.ctx.clone();
                 left = Some(match link {
                     Link::Operator(b) => {
                         let (op, return_bool, matching) = (b.op, b.return_bool, b.matching.clone());
-                        let joined = task::compute(move || {
-                            join(&ctx, &l, &right, op, return_bool, &matching)
-                        });
+                        let joined = task::compute(move || join(&ctx, &l, &right, op, return_bool, &matching));
                         joined.await?.map_err(match_error)?
                     }
                     Link::Set(s) => {
                         let (op, matching) = (s.op, s.matching.clone());
-                        task::compute(move || set_operation(&ctx, l, right, op, &matching))
-                            .await??
+                        task::compute(move || set_operation(&ctx, l, right, op, &matching)).await??
                     }
                 });
             }
@@ -787,11 +726,7 @@ impl<'a> Link<'a> {
     fn between_vectors(expr: &'a Expr) -> Option<Self> {
         match expr {
             Expr::Set(s) => Some(Link::Set(s)),
-            Expr::Binary(b)
-                if [&b.lhs, &b.rhs]
-                    .iter()
-                    .all(|e| e.value_type() == ValueType::Vector) =>
-            {
+            Expr::Binary(b) if [&b.lhs, &b.rhs].iter().all(|e| e.value_type() == ValueType::Vector) => {
                 Some(Link::Operator(b))
             }
             _ => None,
@@ -820,10 +755,7 @@ fn element_count(k: f64) -> Result<usize> {
     }
     // The range of int64; both ends are exact in f64.
     if !(-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&k) {
-        return Err(execution(format!(
-            "Scalar value {} overflows int64",
-            format_g(k)
-        )));
+        return Err(execution(format!("Scalar value {} overflows int64", format_g(k))));
     }
     Ok(usize::try_from(k as i64).unwrap_or(0))
 }
@@ -835,16 +767,22 @@ fn match_error(e: MatchError) -> Error {
             one_side,
             first,
             second,
-        } => execution(format!(
-            "found duplicate series for the match group {group} on the {one_side} hand-side of the operation: \
+        } => {
+            // In label order, so that the message does not depend on the order of the store.
+            let (first, second) = if first <= second {
+                (first, second)
+            } else {
+                (second, first)
+            };
+            execution(format!(
+                "found duplicate series for the match group {group} on the {one_side} hand-side of the operation: \
              [{first}, {second}];many-to-many matching not allowed: matching labels must be unique on one side"
-        )),
-        MatchError::ManyToOne => execution(
-            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
-        ),
-        MatchError::NotUnique => {
-            execution("multiple matches for labels: grouping labels must ensure unique matches")
+            ))
         }
+        MatchError::ManyToOne => {
+            execution("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)")
+        }
+        MatchError::NotUnique => execution("multiple matches for labels: grouping labels must ensure unique matches"),
         MatchError::Other(e) => e,
     }
 }

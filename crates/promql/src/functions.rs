@@ -148,11 +148,9 @@ impl Function {
     pub const fn signature(self) -> (&'static [ValueType], usize, bool) {
         use ValueType::{Matrix, Scalar, String, Vector};
         match self {
-            Function::Map(..)
-            | Function::Absent
-            | Function::Scalar
-            | Function::Sort { .. }
-            | Function::Timestamp => (&[Vector], 1, false),
+            Function::Map(..) | Function::Absent | Function::Scalar | Function::Sort { .. } | Function::Timestamp => {
+                (&[Vector], 1, false)
+            }
             Function::Calendar(..) => (&[Vector], 0, false),
             Function::OverTime(RangeFunction::Quantile) => (&[Scalar, Matrix], 2, false),
             Function::OverTime(RangeFunction::PredictLinear) => (&[Matrix, Scalar], 2, false),
@@ -221,20 +219,7 @@ impl Civil {
         };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-        let lengths = [
-            31,
-            if leap { 29 } else { 28 },
-            31,
-            30,
-            31,
-            30,
-            31,
-            31,
-            30,
-            31,
-            30,
-            31,
-        ];
+        let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
         let before: i64 = lengths[..(month - 1) as usize].iter().sum();
         Some(Civil {
             minute: (of_day / 60 % 60) as f64,
@@ -269,17 +254,9 @@ mod tests {
             )
         };
         assert_eq!(at(0.0), (1970.0, 1.0, 1.0, 0.0, 0.0, 4.0, 1.0, 31.0));
-        assert_eq!(
-            at(951_782_400.0),
-            (2000.0, 2.0, 29.0, 0.0, 0.0, 2.0, 60.0, 29.0)
-        );
-        assert_eq!(
-            at(1_700_000_000.9),
-            (2023.0, 11.0, 14.0, 22.0, 13.0, 2.0, 318.0, 30.0)
-        );
+        assert_eq!(at(951_782_400.0), (2000.0, 2.0, 29.0, 0.0, 0.0, 2.0, 60.0, 29.0));
+        assert_eq!(at(1_700_000_000.9), (2023.0, 11.0, 14.0, 22.0, 13.0, 2.0, 318.0, 30.0));
         assert_eq!(at(-1.0), (1969.0, 12.0, 31.0, 23.0, 59.0, 3.0, 365.0, 31.0));
-        assert!(
-            Civil::from_seconds(f64::NAN).is_none() && Civil::from_seconds(f64::INFINITY).is_none()
-        );
+        assert!(Civil::from_seconds(f64::NAN).is_none() && Civil::from_seconds(f64::INFINITY).is_none());
     }
 }

@@ -68,11 +68,7 @@ pub async fn instant(
     let value = if expr.value_type() == ValueType::Matrix {
         matrix(&evaluator, &expr, grid).await?
     } else {
-        result::instant(
-            evaluator.eval(&expr, grid).await?,
-            time_ms,
-            is_ordered(&expr),
-        )?
+        result::instant(evaluator.eval(&expr, grid).await?, time_ms, is_ordered(&expr))?
     };
     Ok(output(value, &evaluator))
 }
@@ -104,12 +100,7 @@ pub async fn range(
     Ok(output(value, &evaluator))
 }
 
-fn evaluator(
-    ctx: &QueryContext,
-    source: Arc<dyn SeriesSource>,
-    options: &EvalOptions,
-    query: Grid,
-) -> Evaluator {
+fn evaluator(ctx: &QueryContext, source: Arc<dyn SeriesSource>, options: &EvalOptions, query: Grid) -> Evaluator {
     let (notes, series) = (Notes::default(), Arc::new(AtomicU64::new(0)));
     Evaluator {
         ctx: ctx.clone(),
@@ -123,11 +114,7 @@ fn evaluator(
 
 fn output(value: QueryValue, evaluator: &Evaluator) -> QueryOutput {
     let (warnings, infos) = evaluator.notes.take();
-    QueryOutput {
-        value,
-        warnings,
-        infos,
-    }
+    QueryOutput { value, warnings, infos }
 }
 
 /// Whether the outermost function puts the elements in an order of its own.

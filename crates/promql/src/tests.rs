@@ -10,7 +10,6 @@ use super::*;
 
 mod language;
 mod oracle;
-mod scripts;
 
 fn context() -> QueryContext {
     context_with(Limits::default())
@@ -35,29 +34,12 @@ fn run_instant(source: &Arc<MemorySeries>, query: &str, time_ms: i64) -> Result<
     run_instant_in(&context(), source, query, time_ms)
 }
 
-fn run_instant_in(
-    ctx: &QueryContext,
-    source: &Arc<MemorySeries>,
-    query: &str,
-    time_ms: i64,
-) -> Result<QueryOutput> {
+fn run_instant_in(ctx: &QueryContext, source: &Arc<MemorySeries>, query: &str, time_ms: i64) -> Result<QueryOutput> {
     let source: Arc<dyn SeriesSource> = source.clone();
-    runtime().block_on(instant(
-        ctx,
-        source,
-        query,
-        time_ms,
-        &EvalOptions::default(),
-    ))
+    runtime().block_on(instant(ctx, source, query, time_ms, &EvalOptions::default()))
 }
 
-fn run_range(
-    source: &Arc<MemorySeries>,
-    query: &str,
-    start: i64,
-    end: i64,
-    step: i64,
-) -> Result<QueryOutput> {
+fn run_range(source: &Arc<MemorySeries>, query: &str, start: i64, end: i64, step: i64) -> Result<QueryOutput> {
     let source: Arc<dyn SeriesSource> = source.clone();
     runtime().block_on(range(
         &context(),

@@ -31,10 +31,7 @@ pub(crate) enum Cell {
     /// The time of that sample in seconds.
     NewestTime,
     /// A function of all samples in `(t - width, t]`; `param` per step where the function takes one.
-    Window {
-        function: RangeFunction,
-        param: Arc<[f64]>,
-    },
+    Window { function: RangeFunction, param: Arc<[f64]> },
 }
 
 /// When cells are evaluated.
@@ -52,12 +49,7 @@ pub(crate) struct Frame {
 ///
 /// # Errors
 /// Cancellation, memory budget.
-pub(crate) fn evaluate(
-    ctx: &QueryContext,
-    samples: &Samples,
-    cell: &Cell,
-    frame: &Frame,
-) -> Result<Block> {
+pub(crate) fn evaluate(ctx: &QueryContext, samples: &Samples, cell: &Cell, frame: &Frame) -> Result<Block> {
     let columns = &samples.batch.columns;
     let keeps_name = match cell {
         Cell::Newest => true,
@@ -124,21 +116,11 @@ impl Windows {
                 .collect(),
             _ => Vec::new(),
         };
-        Windows {
-            bounds,
-            extrapolations,
-        }
+        Windows { bounds, extrapolations }
     }
 }
 
-fn fill(
-    cells: &mut [f64],
-    ts: &[i64],
-    values: &[f64],
-    windows: &Windows,
-    cell: &Cell,
-    frame: &Frame,
-) {
+fn fill(cells: &mut [f64], ts: &[i64], values: &[f64], windows: &Windows, cell: &Cell, frame: &Frame) {
     let (function, param) = match cell {
         Cell::Newest => {
             for (out, (from, to)) in cells.iter_mut().zip(&windows.bounds) {
@@ -165,12 +147,7 @@ fn fill(
         for (out, e) in cells.iter_mut().zip(&windows.extrapolations) {
             if let Some(e) = e {
                 let vs = &values[e.from as usize..e.to as usize];
-                *out = e.apply(
-                    kind,
-                    change(vs, kind.is_counter(), resets),
-                    vs[0],
-                    width_seconds,
-                );
+                *out = e.apply(kind, change(vs, kind.is_counter(), resets), vs[0], width_seconds);
             }
         }
         return;
@@ -201,20 +178,15 @@ fn fill(
                 Some(quantile(param[step], &mut scratch))
             }
             RangeFunction::Irate => {
-                last_two(ts, vs)
-                    .filter(|(dt, ..)| *dt > 0.0)
-                    .map(|(dt, before, last)| {
-                        // After a reset the counter started from zero.
-                        (if last < before { last } else { last - before }) / dt
-                    })
+                last_two(ts, vs).filter(|(dt, ..)| *dt > 0.0).map(|(dt, before, last)| {
+                    // After a reset the counter started from zero.
+                    (if last < before { last } else { last - before }) / dt
+                })
             }
             RangeFunction::Idelta => last_two(ts, vs).map(|(_, before, last)| last - before),
-            RangeFunction::Deriv => {
-                over_time::linear_regression(ts, vs, ts[0]).map(|(slope, _)| slope)
-            }
+            RangeFunction::Deriv => over_time::linear_regression(ts, vs, ts[0]).map(|(slope, _)| slope),
             RangeFunction::PredictLinear => {
-                over_time::linear_regression(ts, vs, frame.steps_ms[step])
-                    .map(|(slope, now)| slope * param[step] + now)
+                over_time::linear_regression(ts, vs, frame.steps_ms[step]).map(|(slope, now)| slope * param[step] + now)
             }
             RangeFunction::Rate(_) => None,
         };

@@ -9,22 +9,14 @@ fn data() -> Arc<MemorySeries> {
         let l = labels(&[("__name__", "c_total"), ("job", job), ("instance", inst)]);
         store.push(&t, l, steps.clone().map(|i| (i * 10_000, i as f64 * slope)));
         let l = labels(&[("__name__", "g"), ("job", job), ("instance", inst)]);
-        store.push(
-            &t,
-            l,
-            steps.clone().map(|i| (i * 10_000, slope + (i % 3) as f64)),
-        );
+        store.push(&t, l, steps.clone().map(|i| (i * 10_000, slope + (i % 3) as f64)));
     }
     for (le, n) in [("0.1", 1.0), ("1", 5.0), ("+Inf", 10.0)] {
         let l = labels(&[("__name__", "h_bucket"), ("le", le)]);
         store.push(&t, l, steps.clone().map(|i| (i * 10_000, n * i as f64)));
     }
     let l = labels(&[("__name__", "gone")]);
-    store.push(
-        &t,
-        l,
-        [(0, 1.0), (10_000, 2.0), (20_000, STALE), (400_000, 7.0)],
-    );
+    store.push(&t, l, [(0, 1.0), (10_000, 2.0), (20_000, STALE), (400_000, 7.0)]);
     store
 }
 
@@ -83,11 +75,7 @@ fn selectors_and_lookback() {
     at(400_000, "gone offset 390s", &[r#"{__name__="gone"} 2"#]);
     at(0, "gone offset -400s", &[r#"{__name__="gone"} 7"#]);
     at(999_000, "gone @ 10", &[r#"{__name__="gone"} 2"#]);
-    at(
-        999_000,
-        "gone @ 400 offset 390s",
-        &[r#"{__name__="gone"} 2"#],
-    );
+    at(999_000, "gone @ 400 offset 390s", &[r#"{__name__="gone"} 2"#]);
     at(10_000, "gone @ end()", &[r#"{__name__="gone"} 2"#]);
     at(400_000, "timestamp(gone)", &["{} 400"]);
     at(405_000, "timestamp(gone)", &["{} 400"]);
@@ -98,11 +86,7 @@ fn selectors_and_lookback() {
 fn range_vectors_themselves() {
     at(20_000, "gone[20s]", &[r#"{__name__="gone"} 2@10000"#]);
     at(20_000, "gone[21s]", &[r#"{__name__="gone"} 1@0 2@10000"#]);
-    at(
-        30_000,
-        "gone[20s:10s] offset 10s",
-        &[r#"{__name__="gone"} 2@10000"#],
-    );
+    at(30_000, "gone[20s:10s] offset 10s", &[r#"{__name__="gone"} 2@10000"#]);
 }
 
 #[test]
@@ -210,11 +194,7 @@ fn over_time_functions() {
 #[test]
 fn aggregations() {
     at(600_000, "sum(g)", &["{} 60"]);
-    at(
-        600_000,
-        "sum by (job) (g)",
-        &[r#"{job="api"} 30"#, r#"{job="web"} 30"#],
-    );
+    at(600_000, "sum by (job) (g)", &[r#"{job="api"} 30"#, r#"{job="web"} 30"#]);
     at(
         600_000,
         "sum without (instance) (g)",
@@ -227,11 +207,7 @@ fn aggregations() {
     at(600_000, "max(g)", &["{} 30"]);
     at(600_000, "count(g)", &["{} 3"]);
     at(600_000, "group(g)", &["{} 1"]);
-    at(
-        600_000,
-        "stdvar by (job) (g{job='api'})",
-        &[r#"{job="api"} 25"#],
-    );
+    at(600_000, "stdvar by (job) (g{job='api'})", &[r#"{job="api"} 25"#]);
     at(600_000, "quantile(0.5, g)", &["{} 20"]);
     at(600_000, "count(nothing)", &[]);
     at(
@@ -267,11 +243,7 @@ fn aggregations() {
         "count_values('v', g > bool 15)",
         &[r#"{v="0"} 1"#, r#"{v="1"} 2"#],
     );
-    refused(
-        "topk(NaN, g)",
-        ErrorKind::Execution,
-        "Parameter value is NaN",
-    );
+    refused("topk(NaN, g)", ErrorKind::Execution, "Parameter value is NaN");
     refused(
         "topk(1e30, g)",
         ErrorKind::Execution,
@@ -281,36 +253,16 @@ fn aggregations() {
 
 #[test]
 fn binary_operators() {
-    at(
-        600_000,
-        "g{job='web'} + 1",
-        &[r#"{instance="0", job="web"} 31"#],
-    );
-    at(
-        600_000,
-        "1 - g{job='web'}",
-        &[r#"{instance="0", job="web"} -29"#],
-    );
-    at(
-        600_000,
-        "-g{job='web'}",
-        &[r#"{instance="0", job="web"} -30"#],
-    );
+    at(600_000, "g{job='web'} + 1", &[r#"{instance="0", job="web"} 31"#]);
+    at(600_000, "1 - g{job='web'}", &[r#"{instance="0", job="web"} -29"#]);
+    at(600_000, "-g{job='web'}", &[r#"{instance="0", job="web"} -30"#]);
     at(
         600_000,
         "g > 15 < 25",
         &[r#"{__name__="g", instance="1", job="api"} 20"#],
     );
-    at(
-        600_000,
-        "25 < g",
-        &[r#"{__name__="g", instance="0", job="web"} 30"#],
-    );
-    at(
-        600_000,
-        "25 < bool g{job='web'}",
-        &[r#"{instance="0", job="web"} 1"#],
-    );
+    at(600_000, "25 < g", &[r#"{__name__="g", instance="0", job="web"} 30"#]);
+    at(600_000, "25 < bool g{job='web'}", &[r#"{instance="0", job="web"} 1"#]);
     at(
         600_000,
         "g{job='web'} / c_total",
@@ -356,7 +308,7 @@ fn binary_operators() {
         "sum by (job) (g) / on() g",
         ErrorKind::Execution,
         "found duplicate series for the match group {} on the right hand-side of the operation: \
-         [{__name__=\"g\", instance=\"0\", job=\"web\"}, {__name__=\"g\", instance=\"0\", job=\"api\"}];\
+         [{__name__=\"g\", instance=\"0\", job=\"api\"}, {__name__=\"g\", instance=\"0\", job=\"web\"}];\
          many-to-many matching not allowed: matching labels must be unique on one side",
     );
     refused(
@@ -368,11 +320,7 @@ fn binary_operators() {
 
 #[test]
 fn functions() {
-    at(
-        600_000,
-        "abs(-g{job='web'})",
-        &[r#"{instance="0", job="web"} 30"#],
-    );
+    at(600_000, "abs(-g{job='web'})", &[r#"{instance="0", job="web"} 30"#]);
     at(0, "ceil(vector(1.2)) + floor(vector(1.7))", &["{} 3"]);
     at(0, "round(vector(-2.5))", &["{} -2"]);
     at(0, "round(vector(1.26), 0.1)", &["{} 1.3"]);
@@ -387,17 +335,9 @@ fn functions() {
         &["{} 10"],
     );
     at(600_000, "absent(g)", &[]);
-    at(
-        600_000,
-        "absent(nothing{a='1',b=~'x',c='1',c='2'})",
-        &[r#"{a="1"} 1"#],
-    );
+    at(600_000, "absent(nothing{a='1',b=~'x',c='1',c='2'})", &[r#"{a="1"} 1"#]);
     at(600_000, "absent(sum(nothing{a='1'}))", &["{} 1"]);
-    at(
-        600_000,
-        "absent_over_time(nothing{a='1'}[5m])",
-        &[r#"{a="1"} 1"#],
-    );
+    at(600_000, "absent_over_time(nothing{a='1'}[5m])", &[r#"{a="1"} 1"#]);
     at(600_000, "absent_over_time(g[5m])", &[]);
     at(3_600_000, "hour() + minute()", &["{} 1"]);
     at(0, "year(vector(1700000000))", &["{} 2023"]);
@@ -451,11 +391,7 @@ fn classic_histograms() {
         &["{} 1"],
     );
     at(600_000, "histogram_quantile(0.9, h_bucket)", &["{} 1"]);
-    at(
-        600_000,
-        "histogram_quantile(0.9, h_bucket{le!='+Inf'})",
-        &["{} NaN"],
-    );
+    at(600_000, "histogram_quantile(0.9, h_bucket{le!='+Inf'})", &["{} NaN"]);
     let out = run_instant(&data(), "histogram_quantile(2, g)", 600_000).unwrap();
     assert_eq!(
         out.warnings,
@@ -467,9 +403,7 @@ fn classic_histograms() {
     let out = run_instant(&data(), "rate(g[5m])", 600_000).unwrap();
     assert_eq!(
         out.infos,
-        [
-            "PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"g\""
-        ]
+        ["PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"g\""]
     );
 }
 
@@ -490,13 +424,9 @@ fn names_are_dropped_at_the_end() {
 
 #[test]
 fn ranges() {
-    let show_range =
-        |q: &str, start, end, step| show(&run_range(&data(), q, start, end, step).unwrap().value);
+    let show_range = |q: &str, start, end, step| show(&run_range(&data(), q, start, end, step).unwrap().value);
     assert_eq!(show_range("1", 0, 20, 10), ["{} 1@0 1@10 1@20"]);
-    assert_eq!(
-        show_range("time()", 0, 20_000, 10_000),
-        ["{} 0@0 10@10000 20@20000"]
-    );
+    assert_eq!(show_range("time()", 0, 20_000, 10_000), ["{} 0@0 10@10000 20@20000"]);
     // Gaps are left out, not filled.
     assert_eq!(
         show_range("gone", 0, 400_000, 10_000),
@@ -523,14 +453,8 @@ fn ranges() {
         e.message,
         "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"
     );
-    assert_eq!(
-        error_of(run_range(&data(), "g", 0, 10, 0)).kind,
-        ErrorKind::Invalid
-    );
-    assert_eq!(
-        error_of(run_range(&data(), "g", 10, 0, 1)).kind,
-        ErrorKind::Invalid
-    );
+    assert_eq!(error_of(run_range(&data(), "g", 0, 10, 0)).kind, ErrorKind::Invalid);
+    assert_eq!(error_of(run_range(&data(), "g", 10, 0, 1)).kind, ErrorKind::Invalid);
 }
 
 #[test]
@@ -543,9 +467,7 @@ fn instant_and_range_agree() {
         "sum by (job) (g) / 3",
         "histogram_quantile(0.5, h_bucket)",
     ] {
-        let QueryValue::Matrix(matrix) =
-            run_range(&store, q, 95_000, 305_000, 35_000).unwrap().value
-        else {
+        let QueryValue::Matrix(matrix) = run_range(&store, q, 95_000, 305_000, 35_000).unwrap().value else {
             panic!("a range query gives a matrix");
         };
         for step in 0..=6 {
@@ -553,19 +475,11 @@ fn instant_and_range_agree() {
             let QueryValue::Vector(vector) = run_instant(&store, q, t).unwrap().value else {
                 panic!("an instant query of a vector gives a vector");
             };
-            let mut want: Vec<(Labels, u64)> = vector
-                .iter()
-                .map(|e| (e.labels.clone(), e.value.to_bits()))
-                .collect();
+            let mut want: Vec<(Labels, u64)> = vector.iter().map(|e| (e.labels.clone(), e.value.to_bits())).collect();
             want.sort();
             let got: Vec<(Labels, u64)> = matrix
                 .iter()
-                .filter_map(|s| {
-                    Some((
-                        s.labels.clone(),
-                        s.points.iter().find(|p| p.0 == t)?.1.to_bits(),
-                    ))
-                })
+                .filter_map(|s| Some((s.labels.clone(), s.points.iter().find(|p| p.0 == t)?.1.to_bits())))
                 .collect();
             assert_eq!(got, want, "{q} at {t}");
         }
@@ -626,10 +540,7 @@ fn what_is_wrong_is_refused() {
 #[test]
 fn what_is_missing_is_named() {
     for (query, message) in [
-        (
-            "histogram_count(g)",
-            "function \"histogram_count\" is not supported",
-        ),
+        ("histogram_count(g)", "function \"histogram_count\" is not supported"),
         ("info(g)", "function \"info\" is not supported"),
         ("limitk(1, g)", "aggregation \"limitk\" is not supported"),
         ("g + fill(0) g", "modifier \"fill\" is not supported"),
@@ -641,35 +552,17 @@ fn what_is_missing_is_named() {
 #[test]
 fn queries_are_bounded() {
     let deep = format!("{}1{}", "(".repeat(5000), ")".repeat(5000));
-    assert_eq!(
-        error_of(run_instant(&data(), &deep, 0)).kind,
-        ErrorKind::Invalid
-    );
+    assert_eq!(error_of(run_instant(&data(), &deep, 0)).kind, ErrorKind::Invalid);
     let long = vec!["1"; 100_000].join("+");
-    assert_eq!(
-        error_of(run_instant(&data(), &long, 0)).kind,
-        ErrorKind::Invalid
-    );
+    assert_eq!(error_of(run_instant(&data(), &long, 0)).kind, ErrorKind::Invalid);
     let chain = vec!["g"; 500].join(" or ");
-    assert_eq!(
-        show(&run_instant(&data(), &chain, 600_000).unwrap().value).len(),
-        3
-    );
+    assert_eq!(show(&run_instant(&data(), &chain, 600_000).unwrap().value).len(), 3);
     let chain = vec!["1"; 500].join("+");
-    assert_eq!(
-        show(&run_instant(&data(), &chain, 0).unwrap().value),
-        ["500"]
-    );
+    assert_eq!(show(&run_instant(&data(), &chain, 0).unwrap().value), ["500"]);
     let nested = format!("{}g{}", "abs(".repeat(120), ")".repeat(120));
-    assert_eq!(
-        show(&run_instant(&data(), &nested, 600_000).unwrap().value).len(),
-        3
-    );
+    assert_eq!(show(&run_instant(&data(), &nested, 600_000).unwrap().value).len(), 3);
     let nested = format!("{}g{}", "sum by (job) (".repeat(60), ")".repeat(60));
-    assert_eq!(
-        show(&run_instant(&data(), &nested, 600_000).unwrap().value).len(),
-        2
-    );
+    assert_eq!(show(&run_instant(&data(), &nested, 600_000).unwrap().value).len(), 2);
 
     let series = context_with(Limits {
         query_series_max: 2,
@@ -693,12 +586,7 @@ fn queries_are_bounded() {
         query_memory_bytes: 100,
         ..Limits::default()
     });
-    let e = error_of(run_instant_in(
-        &memory,
-        &data(),
-        "rate(c_total[5m])",
-        600_000,
-    ));
+    let e = error_of(run_instant_in(&memory, &data(), "rate(c_total[5m])", 600_000));
     assert_eq!(
         (e.kind, e.message.contains("limits.query-memory-bytes")),
         (ErrorKind::Execution, true)
@@ -725,17 +613,8 @@ fn queries_are_bounded() {
 #[test]
 fn memory_is_given_back() {
     let ctx = context();
-    run_instant_in(
-        &ctx,
-        &data(),
-        "topk(1, rate(c_total[5m])) / on() sum(g)",
-        600_000,
-    )
-    .unwrap();
+    run_instant_in(&ctx, &data(), "topk(1, rate(c_total[5m])) / on() sum(g)", 600_000).unwrap();
     assert!(ctx.memory.peak_bytes() > 0);
     let all = Limits::default().query_memory_bytes as usize;
-    assert!(
-        ctx.memory.reserve(all).is_ok(),
-        "nothing is booked after the query"
-    );
+    assert!(ctx.memory.reserve(all).is_ok(), "nothing is booked after the query");
 }
