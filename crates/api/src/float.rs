@@ -11,7 +11,8 @@ pub fn push_plain(out: &mut Vec<u8>, v: f64) {
     write!(out, "{v}").expect("writing to memory cannot fail");
 }
 
-/// Prometheus' JSON form: as `push_plain` for 1e-6 ≤ |v| < 1e21 and zero, `1e-7` and `1e+21` outside.
+/// Prometheus' JSON form: as `push_plain` for 1e-6 ≤ |v| < 1e21 and zero, `1e-07` and `1e+21` outside, which is Go's
+/// `'e'` with at least two digits of exponent.
 pub fn push_json(out: &mut Vec<u8>, v: f64) {
     if push_special(out, v) {
         return;
@@ -19,12 +20,15 @@ pub fn push_json(out: &mut Vec<u8>, v: f64) {
     let abs = v.abs();
     if abs == 0.0 || (1e-6..1e21).contains(&abs) {
         write!(out, "{v}").expect("writing to memory cannot fail");
-    } else if abs >= 1e21 {
-        let text = format!("{v:e}");
-        out.extend_from_slice(text.replace('e', "e+").as_bytes());
-    } else {
-        write!(out, "{v:e}").expect("writing to memory cannot fail");
+        return;
     }
+    let text = format!("{v:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = match exponent.strip_prefix('-') {
+        Some(digits) => ('-', digits),
+        None => ('+', exponent),
+    };
+    write!(out, "{mantissa}e{sign}{digits:0>2}").expect("writing to memory cannot fail");
 }
 
 fn push_special(out: &mut Vec<u8>, v: f64) -> bool {
@@ -122,8 +126,8 @@ mod tests {
             (1.0, "1"),
             (0.1, "0.1"),
             (1e-6, "0.000001"),
-            (1e-7, "1e-7"),
-            (1.5e-9, "1.5e-9"),
+            (1e-7, "1e-07"),
+            (1.5e-9, "1.5e-09"),
             (1e20, "100000000000000000000"),
             (1e21, "1e+21"),
             (-2.5e300, "-2.5e+300"),

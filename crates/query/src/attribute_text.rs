@@ -69,9 +69,7 @@ pub fn float_text(f: f64) -> String {
         let text = format!("{f:e}");
         // Go prints the exponent with a sign and at least two digits.
         if let Some((mantissa, exponent)) = text.split_once('e') {
-            let (sign, digits) = exponent
-                .strip_prefix('-')
-                .map_or(('+', exponent), |d| ('-', d));
+            let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
             return format!("{mantissa}e{sign}{digits:0>2}");
         }
         return text;
@@ -312,10 +310,7 @@ mod tests {
             (f64::NAN, "NaN"),
         ] {
             assert_eq!(float_text(f), text);
-            assert_eq!(
-                text.parse::<f64>().expect("reads back").to_bits(),
-                f.to_bits()
-            );
+            assert_eq!(text.parse::<f64>().expect("reads back").to_bits(), f.to_bits());
         }
     }
 

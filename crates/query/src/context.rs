@@ -26,12 +26,7 @@ pub struct QueryContext {
 
 impl QueryContext {
     /// `timeout` zero means the limit's.
-    pub fn new(
-        tenant: TenantId,
-        limits: Arc<Limits>,
-        clock: Arc<dyn Clock>,
-        timeout: Duration,
-    ) -> Self {
+    pub fn new(tenant: TenantId, limits: Arc<Limits>, clock: Arc<dyn Clock>, timeout: Duration) -> Self {
         let timeout = match (timeout, limits.query_timeout) {
             (Duration::ZERO, t) | (t, Duration::ZERO) => t,
             (a, b) => a.min(b),
@@ -77,8 +72,7 @@ impl QueryContext {
 
     /// Time left, `None` without a deadline.
     pub fn remaining(&self) -> Option<Duration> {
-        self.deadline
-            .map(|d| d.saturating_sub(self.clock.monotonic()))
+        self.deadline.map(|d| d.saturating_sub(self.clock.monotonic()))
     }
 
     /// Adds a warning to the answer. Repeated ones are kept once.
@@ -162,7 +156,7 @@ impl Reservation {
             return Err(Error::new(
                 ErrorKind::Execution,
                 format!(
-                    "query needs more than {} bytes of memory (limits.query-memory-bytes); narrow the selector or the range",
+                    "query needs more than {} bytes of memory (limits.query-memory); narrow the selector or the range",
                     self.account.limit
                 ),
             ));

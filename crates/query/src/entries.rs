@@ -68,11 +68,7 @@ impl LineFilter {
                 .collect::<Result<_>>()?,
             LineFilterOp::Contains | LineFilterOp::NotContains => Vec::new(),
         };
-        Ok(LineFilter {
-            op,
-            needles,
-            regexes,
-        })
+        Ok(LineFilter { op, needles, regexes })
     }
 
     pub fn matches(&self, line: &[u8]) -> bool {
@@ -149,10 +145,5 @@ pub trait EntrySource: Send + Sync + 'static {
     async fn label_names(&self, ctx: &QueryContext, request: LabelRequest) -> Result<Vec<String>>;
 
     /// Sorted, distinct.
-    async fn label_values(
-        &self,
-        ctx: &QueryContext,
-        name: &str,
-        request: LabelRequest,
-    ) -> Result<Vec<String>>;
+    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>>;
 }

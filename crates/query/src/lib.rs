@@ -22,15 +22,9 @@ pub mod spans;
 pub mod vector;
 
 pub use context::{MemoryBudget, QueryContext, QueryStats, Reservation};
-pub use entries::{
-    Direction, Entry, EntryBatch, EntryRequest, EntrySource, LineFilter, LineFilterOp, WantedFields,
-};
-pub use series::{
-    BatchColumn, LabelRequest, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn,
-};
-pub use spans::{
-    AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource,
-};
+pub use entries::{Direction, Entry, EntryBatch, EntryRequest, EntrySource, LineFilter, LineFilterOp, WantedFields};
+pub use series::{BatchColumn, LabelRequest, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn};
+pub use spans::{AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource};
 
 /// A boxed stream of results, the answer of every source.
 pub type ResultStream<T> = futures::stream::BoxStream<'static, trilith_model::Result<T>>;

@@ -80,11 +80,7 @@ impl SeriesBatch {
     pub fn float_columns(&self) -> impl Iterator<Item = (&Labels, &Arc<[i64]>, &[f64])> {
         self.columns.iter().map(|c| {
             let ValueColumn::Float(run) = &c.values;
-            (
-                &c.labels,
-                &self.times[c.times_idx as usize],
-                &self.floats[run.clone()],
-            )
+            (&c.labels, &self.times[c.times_idx as usize], &self.floats[run.clone()])
         })
     }
 
@@ -118,17 +114,8 @@ pub trait SeriesSource: Send + Sync + 'static {
     async fn label_names(&self, ctx: &QueryContext, request: LabelRequest) -> Result<Vec<String>>;
 
     /// Sorted, distinct, never empty strings.
-    async fn label_values(
-        &self,
-        ctx: &QueryContext,
-        name: &str,
-        request: LabelRequest,
-    ) -> Result<Vec<String>>;
+    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>>;
 
     /// Metric metadata by family, sorted by family; several entries for a family when sources disagree.
-    async fn metadata(
-        &self,
-        ctx: &QueryContext,
-        family: Option<&str>,
-    ) -> Result<Vec<MetricMetadata>>;
+    async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>>;
 }

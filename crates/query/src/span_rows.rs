@@ -8,14 +8,12 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, FixedSizeBinaryBuilder, Int32Builder, RecordBatch, RecordBatchOptions, StringBuilder,
-    UInt64Builder,
+    ArrayRef, FixedSizeBinaryBuilder, Int32Builder, RecordBatch, RecordBatchOptions, StringBuilder, UInt64Builder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use trilith_model::re2::AnchoredRegex;
 use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, TraceBatch,
-    TraceId,
+    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, TraceBatch, TraceId,
 };
 use trilith_model::{Error, Result};
 
@@ -77,11 +75,7 @@ impl TraceRows {
     pub fn split(batch: TraceBatch) -> Vec<TraceRows> {
         let mut out: Vec<TraceRows> = Vec::new();
         let mut at = std::collections::HashMap::new();
-        for ResourceSpans {
-            resource,
-            scope_spans,
-        } in batch.resource_spans
-        {
+        for ResourceSpans { resource, scope_spans } in batch.resource_spans {
             let resource = Arc::new(resource);
             for ScopeSpans { scope, spans } in scope_spans {
                 let scope = Arc::new(scope);
@@ -107,17 +101,14 @@ impl TraceRows {
     /// Sorts by start and span id and keeps exact duplicates (content, resource and scope) once. Spans of one
     /// id with different content all stay.
     pub fn join(&mut self) {
-        self.spans
-            .sort_by_key(|r| (r.span.start_ns, r.span.span_id));
+        self.spans.sort_by_key(|r| (r.span.start_ns, r.span.span_id));
         let mut kept = 0;
         for i in 0..self.spans.len() {
             let row = &self.spans[i];
             let twin = self.spans[..kept]
                 .iter()
                 .rev()
-                .take_while(|o| {
-                    o.span.start_ns == row.span.start_ns && o.span.span_id == row.span.span_id
-                })
+                .take_while(|o| o.span.start_ns == row.span.start_ns && o.span.span_id == row.span.span_id)
                 .any(|o| same_row(o, row));
             if !twin {
                 self.spans.swap(kept, i);
@@ -264,9 +255,7 @@ fn same_link(a: &Link, b: &Link) -> bool {
 }
 
 fn same_attributes(a: &[KeyValue], b: &[KeyValue]) -> bool {
-    same_all(a, b, |a, b| {
-        a.key == b.key && same_value(&a.value, &b.value)
-    })
+    same_all(a, b, |a, b| a.key == b.key && same_value(&a.value, &b.value))
 }
 
 fn same_value(a: &AnyValue, b: &AnyValue) -> bool {
@@ -297,9 +286,7 @@ impl RowFilter {
             .iter()
             .map(|p| {
                 let regex = match (&p.operand, p.op) {
-                    (Operand::String(s), PredicateOp::Re | PredicateOp::NotRe) => {
-                        Some(AnchoredRegex::new(s)?)
-                    }
+                    (Operand::String(s), PredicateOp::Re | PredicateOp::NotRe) => Some(AnchoredRegex::new(s)?),
                     _ => None,
                 };
                 Ok((p.clone(), regex))
@@ -310,10 +297,7 @@ impl RowFilter {
 
     /// Whether a span can be of interest. Conditions on the trace as a whole count as fulfilled.
     pub fn matches(&self, row: &SpanRow) -> bool {
-        let mut tests = self
-            .predicates
-            .iter()
-            .map(|(p, re)| may_match(p, re.as_ref(), row));
+        let mut tests = self.predicates.iter().map(|(p, re)| may_match(p, re.as_ref(), row));
         if self.all {
             tests.all(|t| t)
         } else {
@@ -352,21 +336,14 @@ fn may_match(p: &Predicate, regex: Option<&AnchoredRegex>, row: &SpanRow) -> boo
             Intrinsic::InstrumentationName => str_matches(p, regex, &row.scope.name),
             Intrinsic::InstrumentationVersion => str_matches(p, regex, &row.scope.version),
             Intrinsic::EventNames => span.events.iter().any(|e| str_matches(p, regex, &e.name)),
-            Intrinsic::RootServiceName
-            | Intrinsic::RootName
-            | Intrinsic::TraceStart
-            | Intrinsic::TraceDuration => true,
+            Intrinsic::RootServiceName | Intrinsic::RootName | Intrinsic::TraceStart | Intrinsic::TraceDuration => true,
         },
         ColumnRef::Attribute(scope, key) => match scope {
-            AttributeScope::Any => [
-                &span.attributes,
-                &row.resource.attributes,
-                &row.scope.attributes,
-            ]
-            .into_iter()
-            .chain(span.events.iter().map(|e| &e.attributes))
-            .chain(span.links.iter().map(|l| &l.attributes))
-            .any(|a| any_value_matches(p, regex, a, key)),
+            AttributeScope::Any => [&span.attributes, &row.resource.attributes, &row.scope.attributes]
+                .into_iter()
+                .chain(span.events.iter().map(|e| &e.attributes))
+                .chain(span.links.iter().map(|l| &l.attributes))
+                .any(|a| any_value_matches(p, regex, a, key)),
             AttributeScope::Span => any_value_matches(p, regex, &span.attributes, key),
             AttributeScope::Resource => {
                 any_value_matches(p, regex, &row.resource.attributes, key)
@@ -375,9 +352,7 @@ fn may_match(p: &Predicate, regex: Option<&AnchoredRegex>, row: &SpanRow) -> boo
                         && find(&row.resource.attributes, key).is_none()
                         && str_matches(p, regex, ""))
             }
-            AttributeScope::Instrumentation => {
-                any_value_matches(p, regex, &row.scope.attributes, key)
-            }
+            AttributeScope::Instrumentation => any_value_matches(p, regex, &row.scope.attributes, key),
             AttributeScope::Event => span
                 .events
                 .iter()
@@ -390,12 +365,7 @@ fn may_match(p: &Predicate, regex: Option<&AnchoredRegex>, row: &SpanRow) -> boo
     }
 }
 
-fn any_value_matches(
-    p: &Predicate,
-    regex: Option<&AnchoredRegex>,
-    attributes: &[KeyValue],
-    key: &str,
-) -> bool {
+fn any_value_matches(p: &Predicate, regex: Option<&AnchoredRegex>, attributes: &[KeyValue], key: &str) -> bool {
     attributes
         .iter()
         .any(|a| a.key == key && value_matches(p, regex, &a.value))
@@ -488,11 +458,7 @@ fn status_message(span: &Span) -> &str {
 }
 
 /// The attribute a column stands for, as (type, text); `None` when absent.
-pub fn attribute_cell(
-    row: &SpanRow,
-    scope: AttributeScope,
-    key: &str,
-) -> Option<(&'static str, String)> {
+pub fn attribute_cell(row: &SpanRow, scope: AttributeScope, key: &str) -> Option<(&'static str, String)> {
     let one = |v: &AnyValue| {
         let (kind, text) = value_text(v);
         (kind, text.into_owned())
@@ -509,18 +475,8 @@ pub fn attribute_cell(
             .map(one)
             .or_else(|| (key == "service.name").then(|| ("string", String::new()))),
         AttributeScope::Instrumentation => find(&row.scope.attributes, key).map(one),
-        AttributeScope::Event => several(
-            span.events
-                .iter()
-                .filter_map(|e| find(&e.attributes, key))
-                .collect(),
-        ),
-        AttributeScope::Link => several(
-            span.links
-                .iter()
-                .filter_map(|l| find(&l.attributes, key))
-                .collect(),
-        ),
+        AttributeScope::Event => several(span.events.iter().filter_map(|e| find(&e.attributes, key)).collect()),
+        AttributeScope::Link => several(span.links.iter().filter_map(|l| find(&l.attributes, key)).collect()),
         AttributeScope::Any => find(&span.attributes, key)
             .or_else(|| find(&row.resource.attributes, key))
             .map(one)
@@ -544,14 +500,11 @@ pub fn batch_schema(columns: &[ColumnRef]) -> SchemaRef {
         match column {
             ColumnRef::Intrinsic(i) => fields.push(match i {
                 Intrinsic::TraceId => Field::new(name, DataType::FixedSizeBinary(16), false),
-                Intrinsic::SpanId | Intrinsic::ParentSpanId => {
-                    Field::new(name, DataType::FixedSizeBinary(8), false)
-                }
+                Intrinsic::SpanId | Intrinsic::ParentSpanId => Field::new(name, DataType::FixedSizeBinary(8), false),
                 Intrinsic::Kind | Intrinsic::Status => Field::new(name, DataType::Int32, false),
-                Intrinsic::Start
-                | Intrinsic::Duration
-                | Intrinsic::TraceStart
-                | Intrinsic::TraceDuration => Field::new(name, DataType::UInt64, false),
+                Intrinsic::Start | Intrinsic::Duration | Intrinsic::TraceStart | Intrinsic::TraceDuration => {
+                    Field::new(name, DataType::UInt64, false)
+                }
                 Intrinsic::Name
                 | Intrinsic::StatusMessage
                 | Intrinsic::InstrumentationName
@@ -573,28 +526,17 @@ pub fn batch_schema(columns: &[ColumnRef]) -> SchemaRef {
 ///
 /// # Errors
 /// `Internal` when a column would be too large for Arrow.
-pub fn build_batch(
-    traces: &[TraceRows],
-    columns: &[ColumnRef],
-    filter: Option<&RowFilter>,
-) -> Result<RecordBatch> {
+pub fn build_batch(traces: &[TraceRows], columns: &[ColumnRef], filter: Option<&RowFilter>) -> Result<RecordBatch> {
     let traces: Vec<(TraceSummary, Vec<&SpanRow>)> = traces
         .iter()
         .map(|t| {
             (
                 t.summary(),
-                t.spans
-                    .iter()
-                    .filter(|r| filter.is_none_or(|f| f.matches(r)))
-                    .collect(),
+                t.spans.iter().filter(|r| filter.is_none_or(|f| f.matches(r))).collect(),
             )
         })
         .collect();
-    let rows = || {
-        traces
-            .iter()
-            .flat_map(|(s, rows)| rows.iter().map(move |r| (s, *r)))
-    };
+    let rows = || traces.iter().flat_map(|(s, rows)| rows.iter().map(move |r| (s, *r)));
     let count = rows().count();
     let mut arrays: Vec<ArrayRef> = Vec::new();
     for column in columns {
@@ -661,12 +603,7 @@ fn intrinsic_array<'a>(
         Intrinsic::InstrumentationName => texts(rows.map(|(_, r)| Some(&r.scope.name))),
         Intrinsic::InstrumentationVersion => texts(rows.map(|(_, r)| Some(&r.scope.version))),
         Intrinsic::EventNames => texts(rows.map(|(_, r)| {
-            let names: Vec<_> = r
-                .span
-                .events
-                .iter()
-                .map(|e| AnyValue::String(e.name.clone()))
-                .collect();
+            let names: Vec<_> = r.span.events.iter().map(|e| AnyValue::String(e.name.clone())).collect();
             (!names.is_empty()).then(|| many_text(&names))
         })),
         Intrinsic::Kind => i32s(rows.map(|(_, r)| r.span.kind), count),
@@ -682,11 +619,7 @@ fn intrinsic_array<'a>(
 
 /// Values that one span contributes to the list of a column's values, as (type, text): array elements and the values
 /// of several events one by one.
-pub fn listed_values(
-    row: &SpanRow,
-    column: &ColumnRef,
-    out: &mut impl FnMut(&'static str, String),
-) {
+pub fn listed_values(row: &SpanRow, column: &ColumnRef, out: &mut impl FnMut(&'static str, String)) {
     fn list(value: &AnyValue, out: &mut impl FnMut(&'static str, String)) {
         match value {
             AnyValue::Array(values) => values.iter().for_each(|v| match v {
@@ -707,10 +640,7 @@ pub fn listed_values(
             Intrinsic::StatusMessage => out("string", status_message(span).to_owned()),
             Intrinsic::InstrumentationName => out("string", row.scope.name.clone()),
             Intrinsic::InstrumentationVersion => out("string", row.scope.version.clone()),
-            Intrinsic::EventNames => span
-                .events
-                .iter()
-                .for_each(|e| out("string", e.name.clone())),
+            Intrinsic::EventNames => span.events.iter().for_each(|e| out("string", e.name.clone())),
             _ => {}
         },
         ColumnRef::Attribute(scope, key) => {

@@ -170,13 +170,7 @@ pub trait SpanSource: Send + Sync + 'static {
 
     /// All spans of one trace, exactly as received, joined from wherever they are; exact duplicates once.
     /// `None` when unknown. Does not scan: the lookup is by index.
-    async fn trace(
-        &self,
-        ctx: &QueryContext,
-        id: TraceId,
-        start_ns: u64,
-        end_ns: u64,
-    ) -> Result<Option<TraceBatch>>;
+    async fn trace(&self, ctx: &QueryContext, id: TraceId, start_ns: u64, end_ns: u64) -> Result<Option<TraceBatch>>;
 
     /// Attribute names seen in the range by scope, sorted, distinct; intrinsics excluded.
     async fn attribute_names(

@@ -107,7 +107,7 @@ pub fn command() -> Command {
             )
             .subcommand(
                 Command::new("show")
-                    .about("Everything the manifest knows of one block (JSON).")
+                    .about("Everything the manifest and the footers know of one block.")
                     .arg(id().required(true)),
             )
             .subcommand(

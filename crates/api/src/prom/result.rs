@@ -98,7 +98,7 @@ mod tests {
                 labels,
                 points: vec![(0, 1.0), (1000, 1e-7)]
             }])),
-            r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a"},"values":[[0,"1"],[1,"1e-7"]]}]}"#
+            r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a"},"values":[[0,"1"],[1,"1e-07"]]}]}"#
         );
     }
 }

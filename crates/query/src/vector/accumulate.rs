@@ -44,12 +44,7 @@ enum Cells {
 }
 
 impl Accumulator {
-    pub fn new(
-        ctx: &QueryContext,
-        op: AggregateOp,
-        grouping: Option<Grouping>,
-        steps: usize,
-    ) -> Self {
+    pub fn new(ctx: &QueryContext, op: AggregateOp, grouping: Option<Grouping>, steps: usize) -> Self {
         let cells = match op {
             AggregateOp::Sum => Cells::Sum(Vec::new()),
             AggregateOp::Avg => Cells::Avg(Vec::new()),
@@ -154,12 +149,7 @@ impl Accumulator {
     /// # Errors
     /// `Execution` when the result exceeds the memory budget.
     pub fn finish(self, ctx: &QueryContext) -> Result<Block> {
-        let rows = self
-            .grouper
-            .into_groups()
-            .into_iter()
-            .map(Row::new)
-            .collect();
+        let rows = self.grouper.into_groups().into_iter().map(Row::new).collect();
         let mut out = Block::absent(ctx, rows, self.steps)?;
         let or_absent = |any: bool, v: f64| if any { v } else { ABSENT };
         match self.cells {
@@ -193,8 +183,7 @@ mod tests {
         let ctx = test_context();
         let mut acc = Accumulator::new(&ctx, op, None, 3);
         for (i, r) in rows.iter().enumerate() {
-            acc.add(&Labels::from_pairs([("i", i.to_string())]), r)
-                .unwrap();
+            acc.add(&Labels::from_pairs([("i", i.to_string())]), r).unwrap();
         }
         acc.finish(&ctx).unwrap().values
     }
@@ -202,11 +191,7 @@ mod tests {
     #[test]
     fn every_operator() {
         let nan = f64::NAN;
-        let rows = [
-            [1.0, nan, ABSENT],
-            [3.0, 2.0, ABSENT],
-            [ABSENT, 4.0, ABSENT],
-        ];
+        let rows = [[1.0, nan, ABSENT], [3.0, 2.0, ABSENT], [ABSENT, 4.0, ABSENT]];
         let get = |op| run(op, &rows);
         assert_eq!(get(AggregateOp::Sum)[0], 4.0);
         assert!(get(AggregateOp::Sum)[1].is_nan());

@@ -43,20 +43,16 @@ impl Grid {
             ));
         }
         if end < start {
-            return Err(Error::invalid(
-                "end timestamp must not be before start time",
-            ));
+            return Err(Error::invalid("end timestamp must not be before start time"));
         }
         let steps = (i128::from(end) - i128::from(start)) / i128::from(step) + 1;
         let steps = usize::try_from(steps).ok().filter(|s| *s <= STEPS_MAX);
-        let steps = steps
-            .ok_or_else(|| Error::invalid("the query has too many steps; use a larger step"))?;
+        let steps = steps.ok_or_else(|| Error::invalid("the query has too many steps; use a larger step"))?;
         Ok(Grid { start, step, steps })
     }
 
     pub fn time(&self, step: usize) -> i64 {
-        self.start
-            .saturating_add(self.step.saturating_mul(step as i64))
+        self.start.saturating_add(self.step.saturating_mul(step as i64))
     }
 
     pub fn times(&self) -> impl ExactSizeIterator<Item = i64> + '_ {
@@ -142,10 +138,7 @@ impl Block {
     /// # Errors
     /// `Execution` when the budget is exceeded; the block is unchanged then.
     pub fn append(&mut self, ctx: &QueryContext, other: Block) -> Result<()> {
-        debug_assert_eq!(
-            self.steps, other.steps,
-            "blocks of one query have the same grid"
-        );
+        debug_assert_eq!(self.steps, other.steps, "blocks of one query have the same grid");
         if self.rows.is_empty() {
             *self = other;
             return Ok(());
@@ -168,14 +161,10 @@ impl Block {
     pub fn retain(&mut self, mut keep: impl FnMut(&Row, &[f64]) -> bool) {
         let (mut to, steps) = (0, self.steps);
         for from in 0..self.rows.len() {
-            if keep(
-                &self.rows[from],
-                &self.values[from * steps..(from + 1) * steps],
-            ) {
+            if keep(&self.rows[from], &self.values[from * steps..(from + 1) * steps]) {
                 if to != from {
                     self.rows.swap(to, from);
-                    self.values
-                        .copy_within(from * steps..(from + 1) * steps, to * steps);
+                    self.values.copy_within(from * steps..(from + 1) * steps, to * steps);
                 }
                 to += 1;
             }
@@ -290,20 +279,12 @@ mod tests {
 
     #[test]
     fn grids_are_checked() {
-        assert_eq!(
-            Grid::range(0, 10, 3).map(|g| (g.steps, g.end())).ok(),
-            Some((4, 9))
-        );
+        assert_eq!(Grid::range(0, 10, 3).map(|g| (g.steps, g.end())).ok(), Some((4, 9)));
         assert_eq!(Grid::range(5, 5, 1).map(|g| g.steps).ok(), Some(1));
         assert!(Grid::range(0, 10, 0).is_err());
         assert!(Grid::range(1, 0, 1).is_err());
         assert!(Grid::range(i64::MIN, i64::MAX, 1).is_err());
-        assert_eq!(
-            Grid::range(i64::MIN, i64::MAX, i64::MAX)
-                .map(|g| g.steps)
-                .ok(),
-            Some(3)
-        );
+        assert_eq!(Grid::range(i64::MIN, i64::MAX, i64::MAX).map(|g| g.steps).ok(), Some(3));
     }
 
     #[test]
@@ -328,19 +309,11 @@ mod tests {
     fn rows_are_dropped_and_sorted() {
         let mut b = block(
             2,
-            &[
-                ("z", &[1.0, 2.0]),
-                ("e", &[ABSENT, ABSENT]),
-                ("a", &[3.0, ABSENT]),
-            ],
+            &[("z", &[1.0, 2.0]), ("e", &[ABSENT, ABSENT]), ("a", &[3.0, ABSENT])],
         );
         b.drop_empty_rows();
         b.sort_by_labels();
-        let names: Vec<_> = b
-            .rows
-            .iter()
-            .map(|r| r.labels.get("a").unwrap().to_owned())
-            .collect();
+        let names: Vec<_> = b.rows.iter().map(|r| r.labels.get("a").unwrap().to_owned()).collect();
         assert_eq!(names, ["a", "z"]);
         assert_eq!(b.row(1), [1.0, 2.0]);
         assert_eq!(b.present_cells(), 3);

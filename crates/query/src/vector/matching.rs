@@ -127,12 +127,7 @@ fn index(left: &Block, right: &Block, matching: &Matching) -> Index {
                 out.right.push(Vec::new());
                 out.keys.len() - 1
             });
-            if is_left {
-                &mut out.left[id]
-            } else {
-                &mut out.right[id]
-            }
-            .push(i);
+            if is_left { &mut out.left[id] } else { &mut out.right[id] }.push(i);
         }
     }
     out
@@ -181,11 +176,7 @@ pub fn join(
     let steps = left.steps;
     let mut index = index(left, right, matching);
     let many_is_left = matching.cardinality != Cardinality::OneToMany;
-    let (many, one) = if many_is_left {
-        (left, right)
-    } else {
-        (right, left)
-    };
+    let (many, one) = if many_is_left { (left, right) } else { (right, left) };
     if !many_is_left {
         std::mem::swap(&mut index.left, &mut index.right);
     }
@@ -284,9 +275,8 @@ pub fn set_operation(
         right.drop_empty_rows();
         left.append(ctx, right)?;
         // Rows of both sides with equal labels have equal keys, so they never share a step.
-        left.merge_equal_rows().map_err(|l| {
-            Error::internal(format!("a union has the element {l} twice at one step"))
-        })?;
+        left.merge_equal_rows()
+            .map_err(|l| Error::internal(format!("a union has the element {l} twice at one step")))?;
     }
     left.drop_empty_rows();
     Ok(left)
@@ -313,13 +303,7 @@ mod tests {
             .map(|(r, v)| {
                 let cells: Vec<String> = v
                     .iter()
-                    .map(|v| {
-                        if is_absent(*v) {
-                            "_".to_owned()
-                        } else {
-                            v.to_string()
-                        }
-                    })
+                    .map(|v| if is_absent(*v) { "_".to_owned() } else { v.to_string() })
                     .collect();
                 format!("{} {}", r.labels, cells.join(" "))
             })
@@ -377,19 +361,13 @@ mod tests {
         let run = |r: Block| join(&ctx, &l, &r, BinaryOp::Add, false, &m);
         assert!(matches!(
             run(twice([1.0; 4])),
-            Err(MatchError::Duplicate {
-                one_side: "right",
-                ..
-            })
+            Err(MatchError::Duplicate { one_side: "right", .. })
         ));
         assert!(
             run(twice([ABSENT, 1.0, ABSENT, 1.0])).is_ok(),
             "the left side is empty at that step"
         );
-        assert!(
-            run(twice([1.0, ABSENT, ABSENT, 1.0])).is_ok(),
-            "one after the other"
-        );
+        assert!(run(twice([1.0, ABSENT, ABSENT, 1.0])).is_ok(), "one after the other");
         let r = block(&ctx, &[(&[("a", "9")], &[1.0, 1.0])]);
         assert!(matches!(
             join(&ctx, &twice([1.0; 4]), &r, BinaryOp::Add, false, &m),
@@ -423,10 +401,7 @@ mod tests {
         assert!(join(&ctx, &many, &one, BinaryOp::Sub, false, &m).is_ok());
         let clash = block(
             &ctx,
-            &[
-                (&[("a", "1"), ("i", "x")], &[1.0]),
-                (&[("a", "1"), ("i", "y")], &[2.0]),
-            ],
+            &[(&[("a", "1"), ("i", "x")], &[1.0]), (&[("a", "1"), ("i", "y")], &[2.0])],
         );
         assert!(matches!(
             join(&ctx, &clash, &one, BinaryOp::Sub, false, &m),
@@ -437,28 +412,12 @@ mod tests {
     #[test]
     fn sets() {
         let ctx = test_context();
-        let l = || {
-            block(
-                &ctx,
-                &[
-                    (&[("a", "1")], &[1.0, 1.0]),
-                    (&[("a", "2")], &[2.0, ABSENT]),
-                ],
-            )
-        };
-        let r = || {
-            block(
-                &ctx,
-                &[(&[("a", "2")], &[9.0, 9.0]), (&[("a", "3")], &[8.0, 8.0])],
-            )
-        };
+        let l = || block(&ctx, &[(&[("a", "1")], &[1.0, 1.0]), (&[("a", "2")], &[2.0, ABSENT])]);
+        let r = || block(&ctx, &[(&[("a", "2")], &[9.0, 9.0]), (&[("a", "3")], &[8.0, 8.0])]);
         let run = |op| show(&set_operation(&ctx, l(), r(), op, &Matching::default()).unwrap());
         assert_eq!(run(SetOp::And), [r#"{a="2"} 2 _"#]);
         assert_eq!(run(SetOp::Unless), [r#"{a="1"} 1 1"#]);
-        assert_eq!(
-            run(SetOp::Or),
-            [r#"{a="1"} 1 1"#, r#"{a="2"} 2 9"#, r#"{a="3"} 8 8"#]
-        );
+        assert_eq!(run(SetOp::Or), [r#"{a="1"} 1 1"#, r#"{a="2"} 2 9"#, r#"{a="3"} 8 8"#]);
         let m = on(&[], Cardinality::OneToOne, &[]);
         assert_eq!(
             show(&set_operation(&ctx, l(), r(), SetOp::Or, &m).unwrap()),

@@ -93,13 +93,7 @@ fn pow(a: f64, b: f64) -> f64 {
 }
 
 /// Applies an operator between a row and a scalar per step.
-pub fn with_scalars(
-    row: &mut [f64],
-    scalars: &[f64],
-    op: BinaryOp,
-    scalar_left: bool,
-    return_bool: bool,
-) {
+pub fn with_scalars(row: &mut [f64], scalars: &[f64], op: BinaryOp, scalar_left: bool, return_bool: bool) {
     for (v, s) in row.iter_mut().zip(scalars) {
         if !is_absent(*v) {
             let (a, b) = if scalar_left { (*s, *v) } else { (*v, *s) };

@@ -96,18 +96,12 @@ mod tests {
     #[test]
     fn regression() {
         let ts = [0, 1000, 2000];
-        assert_eq!(
-            linear_regression(&ts, &[1.0, 3.0, 5.0], 0),
-            Some((2.0, 1.0))
-        );
+        assert_eq!(linear_regression(&ts, &[1.0, 3.0, 5.0], 0), Some((2.0, 1.0)));
         assert_eq!(
             linear_regression(&ts, &[1.0, 3.0, 5.0], 4000).map(|(_, v)| v),
             Some(9.0)
         );
-        assert_eq!(
-            linear_regression(&ts, &[7.0, 7.0, 7.0], 0),
-            Some((0.0, 7.0))
-        );
+        assert_eq!(linear_regression(&ts, &[7.0, 7.0, 7.0], 0), Some((0.0, 7.0)));
         assert_eq!(linear_regression(&ts[..1], &[7.0], 0), None);
     }
 }

@@ -50,10 +50,7 @@ pub struct BucketQuantile {
 /// NaN without a `+Inf` bucket, with fewer than two buckets or without observations; `-Inf` for φ < 0,
 /// `+Inf` for φ > 1. Semantics: Prometheus `promql/quantile.go`.
 pub fn bucket_quantile(phi: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
-    let plain = |value| BucketQuantile {
-        value,
-        repaired: false,
-    };
+    let plain = |value| BucketQuantile { value, repaired: false };
     if phi.is_nan() {
         return plain(f64::NAN);
     }
@@ -64,10 +61,7 @@ pub fn bucket_quantile(phi: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
         return plain(f64::INFINITY);
     }
     buckets.sort_by(|a, b| a.upper_bound.total_cmp(&b.upper_bound));
-    if buckets
-        .last()
-        .is_none_or(|b| b.upper_bound != f64::INFINITY)
-    {
+    if buckets.last().is_none_or(|b| b.upper_bound != f64::INFINITY) {
         return plain(f64::NAN);
     }
     buckets.dedup_by(|b, kept| {
@@ -93,10 +87,7 @@ pub fn bucket_quantile(phi: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
     }
     let rank = phi * total;
     let last = buckets.len() - 1;
-    let at = buckets[..last]
-        .iter()
-        .position(|b| b.count >= rank)
-        .unwrap_or(last);
+    let at = buckets[..last].iter().position(|b| b.count >= rank).unwrap_or(last);
     let value = if at == last {
         buckets[last - 1].upper_bound
     } else if at == 0 && buckets[0].upper_bound <= 0.0 {
@@ -168,10 +159,7 @@ mod tests {
         assert_eq!(q(0.1, &[(1.0, 2.0), (2.0, 6.0), (inf, 8.0)]).value, 0.4);
         assert_eq!(q(1.0, &[(1.0, 2.0), (2.0, 6.0), (inf, 8.0)]).value, 2.0);
         assert_eq!(q(0.1, &[(-1.0, 2.0), (inf, 8.0)]).value, -1.0);
-        assert_eq!(
-            q(0.5, &[(inf, 8.0), (2.0, 3.0), (2.0, 3.0), (1.0, 2.0)]).value,
-            1.5
-        );
+        assert_eq!(q(0.5, &[(inf, 8.0), (2.0, 3.0), (2.0, 3.0), (1.0, 2.0)]).value, 1.5);
         assert!(q(0.5, &[(1.0, 2.0), (2.0, 6.0)]).value.is_nan());
         assert!(q(0.5, &[(inf, 2.0)]).value.is_nan());
         assert!(q(0.5, &[(1.0, 0.0), (inf, 0.0)]).value.is_nan());

@@ -86,12 +86,7 @@ pub fn select_k(
 ///
 /// # Errors
 /// Cancellation, memory budget.
-pub fn group_quantile(
-    ctx: &QueryContext,
-    block: &Block,
-    grouping: Option<Grouping>,
-    phi: &[f64],
-) -> Result<Block> {
+pub fn group_quantile(ctx: &QueryContext, block: &Block, grouping: Option<Grouping>, phi: &[f64]) -> Result<Block> {
     let (labels, groups) = rows_by_group(block, grouping);
     let mut out = Block::absent(ctx, labels.into_iter().map(Row::new).collect(), block.steps)?;
     let mut present: Vec<f64> = Vec::new();
@@ -134,31 +129,18 @@ pub fn count_values(
     for (g, rows) in groups.iter().enumerate() {
         for r in rows {
             ctx.check()?;
-            for (step, v) in block
-                .row(*r)
-                .iter()
-                .enumerate()
-                .filter(|(_, v)| !is_absent(**v))
-            {
-                let bits = if v.is_nan() {
-                    f64::NAN.to_bits()
-                } else {
-                    v.to_bits()
-                };
+            for (step, v) in block.row(*r).iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
+                let bits = if v.is_nan() { f64::NAN.to_bits() } else { v.to_bits() };
                 if !cells.contains_key(&(g, bits)) {
                     memory.grow(block.steps * 8 + 64)?;
                     if cells.len() >= DISTINCT_VALUES_MAX {
                         return Err(Error::new(
                             trilith_model::ErrorKind::Execution,
-                            format!(
-                                "count_values found more than {DISTINCT_VALUES_MAX} distinct values"
-                            ),
+                            format!("count_values found more than {DISTINCT_VALUES_MAX} distinct values"),
                         ));
                     }
                 }
-                cells
-                    .entry((g, bits))
-                    .or_insert_with(|| vec![0.0; block.steps])[step] += 1.0;
+                cells.entry((g, bits)).or_insert_with(|| vec![0.0; block.steps])[step] += 1.0;
             }
         }
     }
@@ -204,27 +186,14 @@ mod tests {
     fn top_and_bottom() {
         let ctx = test_context();
         let data: &[&[f64]] = &[&[1.0], &[f64::NAN], &[3.0], &[2.0], &[3.0]];
-        let top =
-            |k, largest| names(&select_k(&ctx, block(&ctx, data), None, &[k], largest).unwrap());
+        let top = |k, largest| names(&select_k(&ctx, block(&ctx, data), None, &[k], largest).unwrap());
         assert_eq!(top(2, true), ["2", "4"]);
         assert_eq!(top(2, false), ["0", "3"]);
         assert_eq!(top(9, true), ["2", "4", "3", "0", "1"]);
         assert_eq!(top(0, true), [""; 0]);
-        let b = select_k(
-            &ctx,
-            block(&ctx, &[&[1.0, 5.0], &[2.0, 4.0]]),
-            None,
-            &[1, 1],
-            true,
-        )
-        .unwrap();
+        let b = select_k(&ctx, block(&ctx, &[&[1.0, 5.0], &[2.0, 4.0]]), None, &[1, 1], true).unwrap();
         assert_eq!(names(&b), ["0", "1"]);
-        assert!(
-            is_absent(b.values[0])
-                && b.values[1] == 5.0
-                && b.values[2] == 2.0
-                && is_absent(b.values[3])
-        );
+        assert!(is_absent(b.values[0]) && b.values[1] == 5.0 && b.values[2] == 2.0 && is_absent(b.values[3]));
     }
 
     #[test]
@@ -235,10 +204,7 @@ mod tests {
         assert!(q.values[0] == 1.0 && is_absent(q.values[1]));
         let c = count_values(&ctx, &b, None, "v", |v| v.to_string()).unwrap();
         assert_eq!(
-            c.rows
-                .iter()
-                .map(|r| r.labels.to_string())
-                .collect::<Vec<_>>(),
+            c.rows.iter().map(|r| r.labels.to_string()).collect::<Vec<_>>(),
             [r#"{v="1"}"#, r#"{v="2"}"#]
         );
         assert!(c.values[0] == 2.0 && is_absent(c.values[1]) && c.values[2] == 1.0);

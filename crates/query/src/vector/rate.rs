@@ -30,12 +30,7 @@ impl RateKind {
 }
 
 /// The extrapolation of the window `(end - width, end]` that holds samples `from..to`; `None` for fewer than two.
-pub fn extrapolation(
-    ts: &[i64],
-    (from, to): (u32, u32),
-    end: i64,
-    width: i64,
-) -> Option<Extrapolation> {
+pub fn extrapolation(ts: &[i64], (from, to): (u32, u32), end: i64, width: i64) -> Option<Extrapolation> {
     let window = ts.get(from as usize..to as usize)?;
     let (first, last) = match window {
         [first, .., last] => (*first, *last),
@@ -140,13 +135,7 @@ mod tests {
             Some(250.0)
         );
         assert_eq!(
-            run(
-                RateKind::Delta,
-                &ts,
-                &[4.0, 3.0, 2.0, 1.0, 0.0],
-                300_000,
-                300_000
-            ),
+            run(RateKind::Delta, &ts, &[4.0, 3.0, 2.0, 1.0, 0.0], 300_000, 300_000),
             Some(-5.0)
         );
         // The zero point bounds the extrapolation to the left.
@@ -160,10 +149,7 @@ mod tests {
             ),
             Some(240.0)
         );
-        assert_eq!(
-            run(RateKind::Rate, &ts[..1], &[1.0], 300_000, 300_000),
-            None
-        );
+        assert_eq!(run(RateKind::Rate, &ts[..1], &[1.0], 300_000, 300_000), None);
     }
 
     #[test]

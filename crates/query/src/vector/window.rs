@@ -53,11 +53,7 @@ mod tests {
         for width in [1, 3, 10, 100, 5000] {
             let ends: Vec<i64> = (0..200).map(|i| i * 19 - 50).collect();
             for (end, (a, b)) in ends.iter().zip(bounds(&ts, ends.iter().copied(), width)) {
-                let want: Vec<i64> = ts
-                    .iter()
-                    .copied()
-                    .filter(|t| *t > end - width && *t <= *end)
-                    .collect();
+                let want: Vec<i64> = ts.iter().copied().filter(|t| *t > end - width && *t <= *end).collect();
                 assert_eq!(&ts[a as usize..b as usize], want, "end {end} width {width}");
             }
         }

@@ -55,3 +55,30 @@ fn the_reference_page_is_current() {
         "run: cargo run -- config-reference > docs/configuration.md"
     );
 }
+
+/// A message that names a setting which does not exist sends its reader to an "unknown key" error.
+#[test]
+fn messages_name_settings_that_exist() {
+    fn visit(dir: &Path, wrong: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                visit(&path, wrong);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).expect("sources are text");
+                for (at, _) in text.match_indices("limits.") {
+                    let rest = &text[at..];
+                    let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-' || c == '.')).unwrap_or(rest.len());
+                    let key = rest[..end].trim_end_matches(['.', '-']);
+                    // Fields are written with underscores; only keys have hyphens.
+                    if key.contains('-') && settings::find(key).is_none() && key != "limits.a-b" {
+                        wrong.push(format!("{}: {key}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut wrong);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
