@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanId,
-    Status, TraceBatch, TraceId,
+    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanId, Status, TraceBatch,
+    TraceId,
 };
 
 /// A file or folder of the corpora: below `TRILITH_CORPORA`, else beside the workspace. `None`, with a message, when
@@ -48,9 +48,7 @@ pub fn json_lines(path: &str) -> Option<Vec<Value>> {
 pub fn otlp_json(data: &Value) -> TraceBatch {
     let groups = data.get("resourceSpans").or_else(|| data.get("batches"));
     TraceBatch {
-        resource_spans: items(groups.unwrap_or(&Value::Null))
-            .map(resource_spans)
-            .collect(),
+        resource_spans: items(groups.unwrap_or(&Value::Null)).map(resource_spans).collect(),
     }
 }
 
@@ -93,14 +91,7 @@ fn span(v: &Value) -> Span {
         kind: enumerated(
             &v["kind"],
             "SPAN_KIND_",
-            &[
-                "UNSPECIFIED",
-                "INTERNAL",
-                "SERVER",
-                "CLIENT",
-                "PRODUCER",
-                "CONSUMER",
-            ],
+            &["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"],
         ),
         start_ns: number(&v["startTimeUnixNano"]) as u64,
         end_ns: number(&v["endTimeUnixNano"]) as u64,
@@ -160,11 +151,23 @@ fn enumerated(v: &Value, prefix: &str, names: &[&str]) -> i32 {
     }
 }
 
-/// Absent and empty ids are zero.
+/// Absent and empty ids are zero. Hex as OTLP has it, or base64 as Tempo answers.
 fn id<const N: usize>(v: &Value) -> [u8; N] {
-    let text = format!("{:0>width$}", v.as_str().unwrap_or_default(), width = N * 2);
-    let byte = |i: usize| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hex");
-    std::array::from_fn(byte)
+    let text = v.as_str().unwrap_or_default();
+    if text.len() <= 2 * N && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let text = format!("{text:0>width$}", width = N * 2);
+        return std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hex"));
+    }
+    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bits = 0u32;
+    let mut bytes = Vec::new();
+    for (i, c) in text.trim_end_matches('=').chars().enumerate() {
+        bits = bits << 6 | ALPHABET.find(c).expect("an id in hex or base64") as u32;
+        if i % 4 > 0 {
+            bytes.push((bits >> (6 - 2 * (i % 4))) as u8);
+        }
+    }
+    bytes.try_into().expect("an id of the right length")
 }
 
 fn attributes(v: &Value) -> Vec<KeyValue> {
@@ -184,11 +187,7 @@ fn any_value(v: &Value) -> AnyValue {
         "stringValue" => AnyValue::String(text(v)),
         "boolValue" => AnyValue::Bool(v.as_bool().expect("a bool")),
         "intValue" => AnyValue::Int(number(v) as i64),
-        "doubleValue" => AnyValue::Double(
-            v.as_f64()
-                .or_else(|| v.as_str()?.parse().ok())
-                .expect("a double"),
-        ),
+        "doubleValue" => AnyValue::Double(v.as_f64().or_else(|| v.as_str()?.parse().ok()).expect("a double")),
         "arrayValue" => AnyValue::Array(items(&v["values"]).map(any_value).collect()),
         "kvlistValue" => AnyValue::KvList(attributes(&v["values"])),
         // Base64 as text keeps what the tests compare.

@@ -160,9 +160,7 @@ fn get_pair(bytes: &[u8], depth: usize) -> Result<KeyValue> {
 }
 
 fn text(bytes: &[u8]) -> Result<String> {
-    std::str::from_utf8(bytes)
-        .map(str::to_owned)
-        .map_err(corrupt)
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(corrupt)
 }
 
 #[cfg(test)]

@@ -128,10 +128,7 @@ impl Batch {
         };
         let (strings, resources, scopes, spans) = (table()?, table()?, table()?, table()?);
         if at != bytes.len() {
-            return Err(corrupt(format!(
-                "{} bytes where the header says {at}",
-                bytes.len()
-            )));
+            return Err(corrupt(format!("{} bytes where the header says {at}", bytes.len())));
         }
         Ok(Batch {
             bytes,
@@ -267,11 +264,7 @@ impl Batch {
         let kind = c.i32()?;
         let start_ns = c.r.u64().map_err(bad)?;
         let end_ns = start_ns.wrapping_add(c.r.uvarint().map_err(bad)?);
-        let trace_state = if has & HAS_TRACE_STATE != 0 {
-            c.text()?
-        } else {
-            ""
-        };
+        let trace_state = if has & HAS_TRACE_STATE != 0 { c.text()? } else { "" };
         let flags = if has & HAS_FLAGS != 0 {
             c.r.uvarint_u32().map_err(bad)?
         } else {
@@ -403,10 +396,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    const EMPTY: Run<'static> = Run {
-        count: 0,
-        bytes: &[],
-    };
+    const EMPTY: Run<'static> = Run { count: 0, bytes: &[] };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -497,10 +487,7 @@ impl<'a> Cursor<'a> {
                 tag => Err(corrupt(format!("value tag {tag}"))),
             }
         })?;
-        Ok(AttributesRef {
-            batch: self.batch,
-            run,
-        })
+        Ok(AttributesRef { batch: self.batch, run })
     }
 
     fn attribute(&mut self) -> Result<(&'a str, ValueRef<'a>)> {
@@ -683,12 +670,8 @@ impl Part {
         let end = u32::try_from(self.items.len())
             .ok()
             .filter(|_| self.items.len() <= BODY_BYTES_MAX);
-        let end = end.ok_or_else(|| {
-            Error::new(
-                trilith_model::ErrorKind::TooLarge,
-                "push has more than 1 GiB of spans",
-            )
-        })?;
+        let end =
+            end.ok_or_else(|| Error::new(trilith_model::ErrorKind::TooLarge, "push has more than 1 GiB of spans"))?;
         self.ends.extend_from_slice(&end.to_le_bytes());
         self.count += 1;
         Ok(())
@@ -792,10 +775,7 @@ impl<'a> Encoder<'a> {
             (!s.links.is_empty(), HAS_LINKS),
             (dropped != [0; 3], HAS_DROPPED),
         ];
-        let has = has
-            .into_iter()
-            .filter(|(on, _)| *on)
-            .fold(0, |all, (_, bit)| all | bit);
+        let has = has.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, bit)| all | bit);
         let mut out = std::mem::take(&mut self.spans.items);
         put_uvarint(&mut out, has);
         put_uvarint(&mut out, resource);
@@ -821,9 +801,7 @@ impl<'a> Encoder<'a> {
             self.text(&mut out, &status.message)?;
         }
         if has & HAS_DROPPED != 0 {
-            dropped
-                .iter()
-                .for_each(|d| put_uvarint(&mut out, u64::from(*d)));
+            dropped.iter().for_each(|d| put_uvarint(&mut out, u64::from(*d)));
         }
         self.attributes(&mut out, &s.attributes)?;
         if has & HAS_EVENTS != 0 {
@@ -895,10 +873,7 @@ pub fn from_payload(payload: &[u8]) -> Result<Batch> {
     let len = r.u32().map_err(bad)? as usize;
     // LZ4 expands at most 255 times.
     if len > BODY_BYTES_MAX || len / 255 > r.remaining() {
-        return Err(corrupt(format!(
-            "{len} bytes cannot come out of {}",
-            r.remaining()
-        )));
+        return Err(corrupt(format!("{len} bytes cannot come out of {}", r.remaining())));
     }
     let body = lz4_flex::block::decompress(r.rest(), len).map_err(corrupt)?;
     if body.len() != len {

@@ -6,9 +6,7 @@
 use arrow::array::{Array, RecordBatch};
 use trilith_model::re2::AnchoredRegex;
 use trilith_model::{Error, Result};
-use trilith_query::span_rows::{
-    Number, RowFilter, SpanRow, number_matches, str_matches, value_matches,
-};
+use trilith_query::span_rows::{Number, RowFilter, SpanRow, number_matches, str_matches, value_matches};
 use trilith_query::{AttributeScope, ColumnRef, Intrinsic, Predicate, PredicateOp};
 
 use crate::decode::{self, AttributeColumn, SpanColumns};
@@ -45,10 +43,7 @@ enum Test {
 
 impl ColumnFilter {
     pub fn new(filter: std::sync::Arc<RowFilter>, block: &BlockReader) -> Self {
-        let tests = filter
-            .predicates()
-            .map(|(p, regex)| test_of(p, regex, block))
-            .collect();
+        let tests = filter.predicates().map(|(p, regex)| test_of(p, regex, block)).collect();
         ColumnFilter { tests, filter }
     }
 
@@ -76,9 +71,7 @@ impl ColumnFilter {
                 Test::Start => out.push(Column::Start),
                 Test::Duration => out.push(Column::Duration),
                 Test::SpanId => out.push(Column::SpanId),
-                Test::Attribute { .. } => {
-                    out.extend([Column::Attributes, Column::ResourceId, Column::ScopeId])
-                }
+                Test::Attribute { .. } => out.extend([Column::Attributes, Column::ResourceId, Column::ScopeId]),
                 Test::Unknown => {}
             }
         }
@@ -150,9 +143,7 @@ fn test_of(p: &Predicate, regex: Option<&AnchoredRegex>, block: &BlockReader) ->
             Intrinsic::Start => Test::Start,
             Intrinsic::Duration => Test::Duration,
             Intrinsic::SpanId => Test::SpanId,
-            Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion => {
-                Test::Scope(per_scope(p))
-            }
+            Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion => Test::Scope(per_scope(p)),
             _ => Test::Unknown,
         },
         ColumnRef::Attribute(scope, key) => match scope {
@@ -166,12 +157,10 @@ fn test_of(p: &Predicate, regex: Option<&AnchoredRegex>, block: &BlockReader) ->
             AttributeScope::Any => {
                 // Events and links are not read for this: where their names are known not to occur, span, resource and
                 // scope decide.
-                let elsewhere = [AttributeScope::Event, AttributeScope::Link]
-                    .into_iter()
-                    .any(|s| {
-                        let filter = one(&scoped(s, key));
-                        filter.is_none_or(|f| block.facts.may_match(&f))
-                    });
+                let elsewhere = [AttributeScope::Event, AttributeScope::Link].into_iter().any(|s| {
+                    let filter = one(&scoped(s, key));
+                    filter.is_none_or(|f| block.facts.may_match(&f))
+                });
                 if elsewhere {
                     return Test::Unknown;
                 }
@@ -210,21 +199,13 @@ fn run(
     let i32s = |column: Column| -> Result<Vec<bool>> {
         let a = decode::i32s(c.require(column)?, column.name())?;
         let n = |i| {
-            if a.is_valid(i) {
-                i64::from(a.value(i))
-            } else {
-                0
-            }
+            if a.is_valid(i) { i64::from(a.value(i)) } else { 0 }
         };
-        Ok((0..rows)
-            .map(|i| number_matches(p, Number::Int(n(i))))
-            .collect())
+        Ok((0..rows).map(|i| number_matches(p, Number::Int(n(i)))).collect())
     };
     let u64s = |column: Column| -> Result<Vec<bool>> {
         let a = decode::u64s(c.require(column)?, column.name())?;
-        Ok((0..rows)
-            .map(|i| number_matches(p, Number::Uint(a.value(i))))
-            .collect())
+        Ok((0..rows).map(|i| number_matches(p, Number::Uint(a.value(i)))).collect())
     };
     match test {
         Test::Resource(table) => by_id(Column::ResourceId, table),
@@ -244,11 +225,7 @@ fn run(
                 .map(|i| p.op != PredicateOp::Eq || a.value(i) == wanted.as_slice())
                 .collect())
         }
-        Test::Attribute {
-            span,
-            resource,
-            scope,
-        } => {
+        Test::Attribute { span, resource, scope } => {
             let mut out = vec![false; rows];
             if *span {
                 span_attributes(p, regex, c, &mut out)?;
@@ -266,12 +243,7 @@ fn run(
     }
 }
 
-fn span_attributes(
-    p: &Predicate,
-    regex: Option<&AnchoredRegex>,
-    c: &SpanColumns<'_>,
-    out: &mut [bool],
-) -> Result<()> {
+fn span_attributes(p: &Predicate, regex: Option<&AnchoredRegex>, c: &SpanColumns<'_>, out: &mut [bool]) -> Result<()> {
     let ColumnRef::Attribute(_, key) = &p.column else {
         return Ok(());
     };

@@ -74,8 +74,7 @@ impl Contexts {
 }
 
 fn next_id(len: usize) -> Result<u32> {
-    u32::try_from(len)
-        .map_err(|_| Error::internal("more than 2^32 resources or scopes in one block"))
+    u32::try_from(len).map_err(|_| Error::internal("more than 2^32 resources or scopes in one block"))
 }
 
 fn put_attributes(key: &mut Vec<u8>, attributes: &[KeyValue]) -> Result<()> {
@@ -91,12 +90,8 @@ fn put_attributes(key: &mut Vec<u8>, attributes: &[KeyValue]) -> Result<()> {
 
 fn to_parquet(rows: &RecordBatch) -> Result<Bytes> {
     let mut out = Vec::new();
-    let mut w = ArrowWriter::try_new(
-        &mut out,
-        schema::contexts(),
-        Some(writer::context_properties()),
-    )
-    .map_err(writer::failed)?;
+    let mut w = ArrowWriter::try_new(&mut out, schema::contexts(), Some(writer::context_properties()))
+        .map_err(writer::failed)?;
     w.write(rows).map_err(writer::failed)?;
     w.close().map_err(writer::failed)?;
     Ok(out.into())
@@ -105,10 +100,7 @@ fn to_parquet(rows: &RecordBatch) -> Result<Bytes> {
 /// Rows of `resources.parquet` or `scopes.parquet`, whose ids must be 0, 1, 2, ….
 fn read_rows(bytes: Bytes) -> Result<Vec<Scope>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(decode::bad_parquet)?;
-    let reader = reader
-        .with_batch_size(4096)
-        .build()
-        .map_err(decode::bad_parquet)?;
+    let reader = reader.with_batch_size(4096).build().map_err(decode::bad_parquet)?;
     let mut out = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| Error::corrupt(format!("resources or scopes: {e}")))?;

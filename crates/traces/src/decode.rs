@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float64Array, Int64Array,
-    ListArray, RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array,
+    Array, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float64Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
-use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, Scope, Span, SpanId, Status, TraceId,
-};
+use trilith_model::trace::{AnyValue, Event, KeyValue, Link, Resource, Scope, Span, SpanId, Status, TraceId};
 use trilith_model::{Error, Result};
 use trilith_query::span_rows::SpanRow;
 
@@ -35,15 +33,13 @@ macro_rules! typed {
 }
 typed!(u32s, UInt32Array, |a| a.as_primitive_opt::<UInt32Type>());
 typed!(u64s, UInt64Array, |a| a.as_primitive_opt::<UInt64Type>());
-typed!(i32s, arrow::array::Int32Array, |a| a
-    .as_primitive_opt::<Int32Type>());
+typed!(i32s, arrow::array::Int32Array, |a| a.as_primitive_opt::<Int32Type>());
 typed!(i64s, Int64Array, |a| a.as_primitive_opt::<Int64Type>());
 typed!(f64s, Float64Array, |a| a.as_primitive_opt::<Float64Type>());
 typed!(bools, BooleanArray, |a| a.as_boolean_opt());
 typed!(strings, StringArray, |a| a.as_string_opt::<i32>());
 typed!(binaries, BinaryArray, |a| a.as_binary_opt::<i32>());
-typed!(fixed, FixedSizeBinaryArray, |a| a
-    .as_fixed_size_binary_opt());
+typed!(fixed, FixedSizeBinaryArray, |a| a.as_fixed_size_binary_opt());
 typed!(lists, ListArray, |a| a.as_list_opt::<i32>());
 typed!(structs, StructArray, |a| a.as_struct_opt());
 
@@ -145,10 +141,7 @@ impl<'a> EventColumn<'a> {
         Ok(EventColumn {
             time: u64s(child(s, "time_ns")?, "time_ns")?,
             name: strings(child(s, "name")?, "name")?,
-            dropped: u32s(
-                child(s, "dropped_attributes_count")?,
-                "dropped_attributes_count",
-            )?,
+            dropped: u32s(child(s, "dropped_attributes_count")?, "dropped_attributes_count")?,
             attributes: AttributeColumn::new(child(s, "attributes")?)?,
             items,
         })
@@ -188,10 +181,7 @@ impl<'a> LinkColumn<'a> {
             span_id: fixed(child(s, "span_id")?, "span_id")?,
             trace_state: strings(child(s, "trace_state")?, "trace_state")?,
             flags: u32s(child(s, "flags")?, "flags")?,
-            dropped: u32s(
-                child(s, "dropped_attributes_count")?,
-                "dropped_attributes_count",
-            )?,
+            dropped: u32s(child(s, "dropped_attributes_count")?, "dropped_attributes_count")?,
             attributes: AttributeColumn::new(child(s, "attributes")?)?,
             items,
         })
@@ -240,11 +230,7 @@ impl<'a> SpanColumns<'a> {
         self.get(column).ok_or_else(|| missing(column.name()))
     }
 
-    pub fn map<T>(
-        &self,
-        column: Column,
-        f: impl Fn(&'a dyn Array, &str) -> Result<T>,
-    ) -> Result<Option<T>> {
+    pub fn map<T>(&self, column: Column, f: impl Fn(&'a dyn Array, &str) -> Result<T>) -> Result<Option<T>> {
         self.get(column).map(|a| f(a, column.name())).transpose()
     }
 }
@@ -253,11 +239,7 @@ impl<'a> SpanColumns<'a> {
 ///
 /// # Errors
 /// `Corrupt` when a column has another type than the format says or a row points past the resources or scopes.
-pub fn spans(
-    batch: &RecordBatch,
-    resources: &[Arc<Resource>],
-    scopes: &[Arc<Scope>],
-) -> Result<Vec<SpanRow>> {
+pub fn spans(batch: &RecordBatch, resources: &[Arc<Resource>], scopes: &[Arc<Scope>]) -> Result<Vec<SpanRow>> {
     let c = SpanColumns::new(batch);
     let trace_id = c.map(Column::TraceId, fixed)?;
     let span_id = c.map(Column::SpanId, fixed)?;
@@ -282,11 +264,7 @@ pub fn spans(
 
     let no_resource = Arc::<Resource>::default();
     let no_scope = Arc::<Scope>::default();
-    let text = |a: Option<&StringArray>, i| {
-        a.filter(|a| a.is_valid(i))
-            .map_or("", |a| a.value(i))
-            .to_owned()
-    };
+    let text = |a: Option<&StringArray>, i| a.filter(|a| a.is_valid(i)).map_or("", |a| a.value(i)).to_owned();
     let count = |a: Option<&UInt32Array>, i| a.map_or(0, |a| a.value(i));
     let mut out = Vec::with_capacity(batch.num_rows());
     for i in 0..batch.num_rows() {
@@ -303,21 +281,10 @@ pub fn spans(
             None => &no_scope,
         };
         let start_ns = start.map_or(0, |a| a.value(i));
-        let has_status = status_code.is_some_and(|a| a.is_valid(i))
-            || status_message.is_some_and(|a| a.is_valid(i));
+        let has_status = status_code.is_some_and(|a| a.is_valid(i)) || status_message.is_some_and(|a| a.is_valid(i));
         let span = Span {
-            trace_id: TraceId(
-                trace_id
-                    .map(|a| id(a.value(i)))
-                    .transpose()?
-                    .unwrap_or_default(),
-            ),
-            span_id: SpanId(
-                span_id
-                    .map(|a| id(a.value(i)))
-                    .transpose()?
-                    .unwrap_or_default(),
-            ),
+            trace_id: TraceId(trace_id.map(|a| id(a.value(i))).transpose()?.unwrap_or_default()),
+            span_id: SpanId(span_id.map(|a| id(a.value(i))).transpose()?.unwrap_or_default()),
             parent_span_id: SpanId(
                 parent_span_id
                     .filter(|a| a.is_valid(i))
@@ -334,28 +301,14 @@ pub fn spans(
                 Some(a) if a.is_valid(i) => a.value(i),
                 _ => start_ns.saturating_add(duration.map_or(0, |a| a.value(i))),
             },
-            attributes: attributes
-                .as_ref()
-                .map(|a| a.row(i))
-                .transpose()?
-                .unwrap_or_default(),
+            attributes: attributes.as_ref().map(|a| a.row(i)).transpose()?.unwrap_or_default(),
             dropped_attributes_count: count(dropped_attributes, i),
-            events: events
-                .as_ref()
-                .map(|a| a.row(i))
-                .transpose()?
-                .unwrap_or_default(),
+            events: events.as_ref().map(|a| a.row(i)).transpose()?.unwrap_or_default(),
             dropped_events_count: count(dropped_events, i),
-            links: links
-                .as_ref()
-                .map(|a| a.row(i))
-                .transpose()?
-                .unwrap_or_default(),
+            links: links.as_ref().map(|a| a.row(i)).transpose()?.unwrap_or_default(),
             dropped_links_count: count(dropped_links, i),
             status: has_status.then(|| Status {
-                code: status_code
-                    .filter(|a| a.is_valid(i))
-                    .map_or(0, |a| a.value(i)),
+                code: status_code.filter(|a| a.is_valid(i)).map_or(0, |a| a.value(i)),
                 message: text(status_message, i),
             }),
         };
@@ -384,10 +337,7 @@ pub fn contexts(batch: &RecordBatch, out: &mut Vec<Scope>) -> Result<()> {
     let name = strings(get(batch, "name")?, "name")?;
     let version = strings(get(batch, "version")?, "version")?;
     let schema_url = strings(get(batch, "schema_url")?, "schema_url")?;
-    let dropped = u32s(
-        get(batch, "dropped_attributes_count")?,
-        "dropped_attributes_count",
-    )?;
+    let dropped = u32s(get(batch, "dropped_attributes_count")?, "dropped_attributes_count")?;
     let attributes = AttributeColumn::new(get(batch, "attributes")?)?;
     for i in 0..batch.num_rows() {
         if ids.value(i) as usize != out.len() {

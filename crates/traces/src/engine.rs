@@ -45,8 +45,7 @@ impl Engine for TracesEngine {
 fn cut_tenant(tenant: TenantId, head: &TenantHead) -> Result<BlockDraft> {
     let mut contexts = Contexts::default();
     // (batch, index within it) → id in the block
-    let mut resource_ids: HashMap<(u32, u32), u32, foldhash::fast::RandomState> =
-        HashMap::default();
+    let mut resource_ids: HashMap<(u32, u32), u32, foldhash::fast::RandomState> = HashMap::default();
     let mut scope_ids: HashMap<(u32, u32), u32, foldhash::fast::RandomState> = HashMap::default();
     let mut rows = SpanRows::default();
     let mut writer = BlockWriter::new(0, None)?;

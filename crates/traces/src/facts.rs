@@ -128,8 +128,7 @@ impl Values {
             AnyValue::Double(f) => self.add(ValueRef::Double(*f)),
             AnyValue::Array(values) => {
                 // Nothing to list, but there; an empty array even fulfils negative conditions.
-                self.opaque |=
-                    values.is_empty() || values.iter().any(|v| matches!(v, AnyValue::Array(_)));
+                self.opaque |= values.is_empty() || values.iter().any(|v| matches!(v, AnyValue::Array(_)));
                 values
                     .iter()
                     .filter(|v| !matches!(v, AnyValue::Array(_)))
@@ -150,14 +149,8 @@ impl Values {
             };
             return Ok(());
         }
-        other
-            .strings
-            .iter()
-            .try_for_each(|s| self.add(ValueRef::String(s)))?;
-        other
-            .ints
-            .iter()
-            .try_for_each(|i| self.add(ValueRef::Int(*i)))?;
+        other.strings.iter().try_for_each(|s| self.add(ValueRef::String(s)))?;
+        other.ints.iter().try_for_each(|i| self.add(ValueRef::Int(*i)))?;
         other
             .floats
             .iter()
@@ -173,10 +166,7 @@ impl Values {
         self.incomplete
             || self.opaque
             || self.strings.iter().any(|s| str_matches(p, regex, s))
-            || self
-                .ints
-                .iter()
-                .any(|i| value_matches(p, regex, &AnyValue::Int(*i)))
+            || self.ints.iter().any(|i| value_matches(p, regex, &AnyValue::Int(*i)))
             || self
                 .floats
                 .iter()
@@ -186,9 +176,7 @@ impl Values {
     }
 
     fn list(&self, out: &mut impl FnMut(&'static str, String)) {
-        self.strings
-            .iter()
-            .for_each(|s| out("string", s.to_string()));
+        self.strings.iter().for_each(|s| out("string", s.to_string()));
         self.ints.iter().for_each(|i| out("int", i.to_string()));
         self.floats
             .iter()
@@ -262,16 +250,8 @@ impl Facts {
         for i in 0..batch.scope_count() {
             let scope = batch.scope(i)?;
             self.add_attributes(4, &scope.attributes)?;
-            self.add(
-                INTRINSICS,
-                "instrumentation_name",
-                ValueRef::String(scope.name),
-            )?;
-            self.add(
-                INTRINSICS,
-                "instrumentation_version",
-                ValueRef::String(scope.version),
-            )?;
+            self.add(INTRINSICS, "instrumentation_name", ValueRef::String(scope.name))?;
+            self.add(INTRINSICS, "instrumentation_version", ValueRef::String(scope.version))?;
         }
         (0..batch.span_count()).try_for_each(|i| self.add_span(&batch.span(i)?))
     }
@@ -314,20 +294,16 @@ impl Facts {
         }
         let mut tests = filter.predicates().map(|(p, regex)| {
             let within = |groups: &[usize], key: &str| {
-                groups.iter().any(|g| {
-                    self.columns[*g]
-                        .get(key)
-                        .is_some_and(|v| v.may_match(p, regex))
-                })
+                groups
+                    .iter()
+                    .any(|g| self.columns[*g].get(key).is_some_and(|v| v.may_match(p, regex)))
             };
             match &p.column {
                 ColumnRef::Attribute(AttributeScope::Any, key) => within(&[0, 1, 2, 3, 4], key),
                 ColumnRef::Attribute(scope, key) => within(&[group_of(*scope)], key),
                 // Absent status messages are empty ones, which no one collected.
                 ColumnRef::Intrinsic(Intrinsic::StatusMessage) => true,
-                ColumnRef::Intrinsic(i) if LISTED.contains(i) => {
-                    within(&[INTRINSICS], &intrinsic_key(*i))
-                }
+                ColumnRef::Intrinsic(i) if LISTED.contains(i) => within(&[INTRINSICS], &intrinsic_key(*i)),
                 ColumnRef::Intrinsic(_) => true,
             }
         });
@@ -347,17 +323,11 @@ impl Facts {
     pub fn values(&self, column: &ColumnRef, out: &mut impl FnMut(&'static str, String)) -> bool {
         let (groups, key) = match column {
             ColumnRef::Attribute(AttributeScope::Any, key) => (&[0, 1, 2, 3, 4][..], key.clone()),
-            ColumnRef::Attribute(scope, key) => (
-                &[0, 1, 2, 3, 4][group_of(*scope)..=group_of(*scope)],
-                key.clone(),
-            ),
+            ColumnRef::Attribute(scope, key) => (&[0, 1, 2, 3, 4][group_of(*scope)..=group_of(*scope)], key.clone()),
             ColumnRef::Intrinsic(i) if LISTED.contains(i) => (&[INTRINSICS][..], intrinsic_key(*i)),
             ColumnRef::Intrinsic(_) => return false,
         };
-        let columns: Vec<&Values> = groups
-            .iter()
-            .filter_map(|g| self.columns[*g].get(&key))
-            .collect();
+        let columns: Vec<&Values> = groups.iter().filter_map(|g| self.columns[*g].get(&key)).collect();
         if columns.iter().any(|v| v.incomplete) || (columns.len() < groups.len() && self.overflow) {
             return false;
         }
@@ -384,9 +354,7 @@ impl Facts {
                 let mut floats: Vec<_> = v.floats.iter().copied().collect();
                 floats.sort_unstable();
                 put_uvarint(&mut out, floats.len() as u64);
-                floats
-                    .iter()
-                    .for_each(|f| out.extend_from_slice(&f.to_le_bytes()));
+                floats.iter().for_each(|f| out.extend_from_slice(&f.to_le_bytes()));
             }
         }
         out
@@ -441,8 +409,5 @@ impl Facts {
 }
 
 fn group_of(scope: AttributeScope) -> usize {
-    GROUPS
-        .iter()
-        .position(|g| *g == Group::Attributes(scope))
-        .unwrap_or(0)
+    GROUPS.iter().position(|g| *g == Group::Attributes(scope)).unwrap_or(0)
 }

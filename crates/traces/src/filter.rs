@@ -37,10 +37,7 @@ impl TraceFilter {
         let block = ((hash >> 32) * self.words.len() as u64) >> 32;
         let low = hash as u32;
         // The product of two numbers below 2^32 and the length, shifted, is below the length.
-        (
-            block as usize,
-            SALT.map(|salt| 1 << (low.wrapping_mul(salt) >> 27)),
-        )
+        (block as usize, SALT.map(|salt| 1 << (low.wrapping_mul(salt) >> 27)))
     }
 
     pub fn insert(&mut self, id: TraceId) {
@@ -53,28 +50,18 @@ impl TraceFilter {
     /// False: certainly not inserted.
     pub fn may_contain(&self, id: TraceId) -> bool {
         let (block, bits) = self.place(id);
-        self.words[block]
-            .iter()
-            .zip(bits)
-            .all(|(word, bit)| word & bit != 0)
+        self.words[block].iter().zip(bits).all(|(word, bit)| word & bit != 0)
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.words
-            .iter()
-            .flatten()
-            .flat_map(|w| w.to_le_bytes())
-            .collect()
+        self.words.iter().flatten().flat_map(|w| w.to_le_bytes()).collect()
     }
 
     /// # Errors
     /// `Corrupt` unless the bytes are whole blocks, at least one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.is_empty() || !bytes.len().is_multiple_of(BLOCK_BYTES) {
-            return Err(Error::corrupt(format!(
-                "trace filter of {} bytes",
-                bytes.len()
-            )));
+            return Err(Error::corrupt(format!("trace filter of {} bytes", bytes.len())));
         }
         let words = bytes
             .chunks_exact(BLOCK_BYTES)

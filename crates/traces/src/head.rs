@@ -45,13 +45,7 @@ impl TracesHead {
     /// `Corrupt` when it was not; nothing is visible then.
     pub fn apply(&self, tenant: &TenantId, batch: Batch) -> Result<()> {
         let head = self.tenant(tenant);
-        let head = head.unwrap_or_else(|| {
-            self.tenants
-                .write()
-                .entry(tenant.clone())
-                .or_default()
-                .clone()
-        });
+        let head = head.unwrap_or_else(|| self.tenants.write().entry(tenant.clone()).or_default().clone());
         let spans = u64::from(batch.span_count());
         let grown = head.apply(batch)?;
         self.items.fetch_add(spans, Ordering::Relaxed);
@@ -150,14 +144,10 @@ impl TenantHead {
     }
 
     pub fn live(&self, id: TraceId) -> Live {
-        self.inner
-            .read()
-            .traces
-            .get(&id)
-            .map_or(Live::default(), |t| Live {
-                known: true,
-                bytes: t.bytes,
-            })
+        self.inner.read().traces.get(&id).map_or(Live::default(), |t| Live {
+            known: true,
+            bytes: t.bytes,
+        })
     }
 
     /// Earliest start and latest end; `None` without spans.
@@ -216,10 +206,7 @@ impl TenantHead {
 
     /// Calls `f` for every span: by trace id, within a trace by start and span id. `f` gets the batch's number and the
     /// batch beside the span.
-    pub fn for_each_sorted(
-        &self,
-        mut f: impl FnMut(u32, &Batch, &SpanRef<'_>) -> Result<()>,
-    ) -> Result<()> {
+    pub fn for_each_sorted(&self, mut f: impl FnMut(u32, &Batch, &SpanRef<'_>) -> Result<()>) -> Result<()> {
         let inner = self.inner.read();
         let mut ids: Vec<_> = inner.traces.keys().copied().collect();
         ids.sort_unstable();
@@ -310,12 +297,7 @@ pub fn model_span_bytes(span: &Span) -> u64 {
             AnyValue::String(s) => s.len(),
             AnyValue::Bytes(b) => b.len() + 2,
             AnyValue::Array(a) => 2 + a.iter().map(|v| value(v) + 2).sum::<usize>(),
-            AnyValue::KvList(l) => {
-                2 + l
-                    .iter()
-                    .map(|p| p.key.len() + value(&p.value) + 6)
-                    .sum::<usize>()
-            }
+            AnyValue::KvList(l) => 2 + l.iter().map(|p| p.key.len() + value(&p.value) + 6).sum::<usize>(),
             _ => 8,
         }
     }

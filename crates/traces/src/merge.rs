@@ -65,15 +65,9 @@ pub async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
     for handle in &job.inputs {
         let block = Arc::new(BlockReader::open(handle).await?);
         facts.merge(&block.facts)?;
-        let resources = block
-            .resources
-            .iter()
-            .map(|r| contexts.resource(r.as_ref().clone()));
+        let resources = block.resources.iter().map(|r| contexts.resource(r.as_ref().clone()));
         let resources = Arc::new(resources.collect::<Result<_>>()?);
-        let scopes = block
-            .scopes
-            .iter()
-            .map(|s| contexts.scope(s.as_ref().clone()));
+        let scopes = block.scopes.iter().map(|s| contexts.scope(s.as_ref().clone()));
         let scopes = Arc::new(scopes.collect::<Result<_>>()?);
         let scan = block.scan(None, &Column::ALL, None)?;
         inputs.push(Input {
@@ -101,23 +95,17 @@ pub async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         let input = &mut inputs[i];
         merger.take(input.chunk, input.row);
         input.row += 1;
-        let rest = merger.pool[input.chunk]
-            .as_ref()
-            .map_or(0, |c| c.keys.len());
+        let rest = merger.pool[input.chunk].as_ref().map_or(0, |c| c.keys.len());
         if input.row < rest {
             merger.push(i, input.chunk, input.row);
         } else {
             merger.load(&mut inputs, i).await?;
         }
         if merger.out.len() >= OUT_ROWS && merger.may_flush() {
-            writer = merger
-                .flush(writer, inputs.iter().map(|i| i.chunk).collect())
-                .await?;
+            writer = merger.flush(writer, inputs.iter().map(|i| i.chunk).collect()).await?;
         }
     }
-    writer = merger
-        .flush(writer, inputs.iter().map(|i| i.chunk).collect())
-        .await?;
+    writer = merger.flush(writer, inputs.iter().map(|i| i.chunk).collect()).await?;
     if writer.rows() == 0 {
         // Everything was older than the retention.
         return Ok(Vec::new());
@@ -167,14 +155,10 @@ impl Merger {
             if last.is_some_and(|l| l > chunk.keys[0]) || !chunk.keys.is_sorted() {
                 return Err(unsorted(&input.block));
             }
-            let slot = self
-                .pool
-                .iter()
-                .position(Option::is_none)
-                .unwrap_or_else(|| {
-                    self.pool.push(None);
-                    self.pool.len() - 1
-                });
+            let slot = self.pool.iter().position(Option::is_none).unwrap_or_else(|| {
+                self.pool.push(None);
+                self.pool.len() - 1
+            });
             self.pool[slot] = Some(Arc::new(chunk));
             (input.chunk, input.row) = (slot, 0);
             self.push(i, slot, 0);
@@ -193,11 +177,9 @@ impl Merger {
         let key = c.keys[row];
         if self.last_key == Some(key) {
             let twins = &self.out[self.out.len() - self.same_key..];
-            let repeated = twins.iter().any(|&(other, r)| {
-                self.pool[other]
-                    .as_ref()
-                    .is_some_and(|o| same(o, r, c, row))
-            });
+            let repeated = twins
+                .iter()
+                .any(|&(other, r)| self.pool[other].as_ref().is_some_and(|o| same(o, r, c, row)));
             if repeated {
                 return;
             }
@@ -241,10 +223,8 @@ impl Merger {
         task::background(move || {
             let columns = (0..Column::ALL.len())
                 .map(|c| {
-                    let arrays: Vec<&dyn Array> =
-                        chunks.iter().map(|k| k.columns[c].as_ref()).collect();
-                    interleave(&arrays, &indices)
-                        .map_err(|e| Error::internal(format!("gathering rows: {e}")))
+                    let arrays: Vec<&dyn Array> = chunks.iter().map(|k| k.columns[c].as_ref()).collect();
+                    interleave(&arrays, &indices).map_err(|e| Error::internal(format!("gathering rows: {e}")))
                 })
                 .collect::<Result<Vec<_>>>()?;
             let batch = RecordBatch::try_new(schema::spans(), columns)
@@ -257,10 +237,7 @@ impl Merger {
 }
 
 fn unsorted(block: &BlockReader) -> Error {
-    Error::corrupt(format!(
-        "block {}: rows are out of order",
-        block.handle.meta.id
-    ))
+    Error::corrupt(format!("block {}: rows are out of order", block.handle.meta.id))
 }
 
 /// Takes over a batch: keys out, ids renumbered, columns in the order of the format.
@@ -295,20 +272,12 @@ fn chunk(batch: &RecordBatch, resources: &[u32], scopes: &[u32]) -> Result<Chunk
             }
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Chunk {
-        columns,
-        keys,
-        ends,
-    })
+    Ok(Chunk { columns, keys, ends })
 }
 
 fn renumber(array: &ArrayRef, ids: &[u32]) -> Result<ArrayRef> {
     let array = decode::u32s(array.as_ref(), "resource_id or scope_id")?;
-    let out: Option<Vec<u32>> = array
-        .values()
-        .iter()
-        .map(|id| ids.get(*id as usize).copied())
-        .collect();
+    let out: Option<Vec<u32>> = array.values().iter().map(|id| ids.get(*id as usize).copied()).collect();
     let out = out.ok_or_else(|| Error::corrupt("resource or scope id out of range"))?;
     Ok(Arc::new(UInt32Array::from(out)))
 }

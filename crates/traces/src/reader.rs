@@ -12,9 +12,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelector};
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataPushDecoder};
 use quick_cache::Weighter;
@@ -91,28 +89,18 @@ impl Sums {
                 self.len
             )));
         }
-        let end = range
-            .end
-            .div_ceil(SUM_BYTES)
-            .saturating_mul(SUM_BYTES)
-            .min(self.len);
+        let end = range.end.div_ceil(SUM_BYTES).saturating_mul(SUM_BYTES).min(self.len);
         Ok(range.start / SUM_BYTES * SUM_BYTES..end)
     }
 
     /// Checks a widened range.
     fn check(&self, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 != range.end - range.start {
-            return Err(Error::corrupt(format!(
-                "{} bytes for range {range:?}",
-                bytes.len()
-            )));
+            return Err(Error::corrupt(format!("{} bytes for range {range:?}", bytes.len())));
         }
         for (i, chunk) in ((range.start / SUM_BYTES)..).zip(bytes.chunks(SUM_BYTES as usize)) {
             if self.sums.get(i as usize) != Some(&crc32c(chunk)) {
-                return Err(Error::corrupt(format!(
-                    "checksum mismatch at offset {}",
-                    i * SUM_BYTES
-                )));
+                return Err(Error::corrupt(format!("checksum mismatch at offset {}", i * SUM_BYTES)));
             }
         }
         Ok(())
@@ -131,8 +119,7 @@ impl BlockReader {
     async fn open_inner(handle: &BlockHandle) -> Result<BlockReader> {
         let index = async {
             let index = Container::open(handle, INDEX).await?;
-            let wanted =
-                [section::TOP, section::FILTER, section::SUMS, section::FACTS].map(|s| (s, 0));
+            let wanted = [section::TOP, section::FILTER, section::SUMS, section::FACTS].map(|s| (s, 0));
             let sections = index.read_many(&wanted).await?;
             Ok::<_, Error>((index, sections))
         };
@@ -144,8 +131,7 @@ impl BlockReader {
         )?;
         let handle = handle.clone();
         // Parsing is CPU work, and foreign bytes that make the Parquet library panic fail here and not the process.
-        task::compute(move || Self::parse(handle, index, &sections, resources, scopes, footer))
-            .await?
+        task::compute(move || Self::parse(handle, index, &sections, resources, scopes, footer)).await?
     }
 
     fn parse(
@@ -171,9 +157,7 @@ impl BlockReader {
         let metadata = match metadata.try_decode().map_err(bad_parquet)? {
             DecodeResult::Data(m) => Arc::new(m),
             _ => {
-                return Err(Error::corrupt(
-                    "the recorded footer range does not hold the footer",
-                ));
+                return Err(Error::corrupt("the recorded footer range does not hold the footer"));
             }
         };
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
@@ -182,10 +166,8 @@ impl BlockReader {
             .iter()
             .map(|g| u64::try_from(g.total_byte_size()).unwrap_or(0))
             .sum();
-        let batch_rows =
-            (BATCH_BYTES / (raw / rows.max(1)).max(1)).clamp(16, BATCH_ROWS as u64) as usize;
-        let parquet = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
-            .map_err(bad_parquet)?;
+        let batch_rows = (BATCH_BYTES / (raw / rows.max(1)).max(1)).clamp(16, BATCH_ROWS as u64) as usize;
+        let parquet = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new()).map_err(bad_parquet)?;
         let reader = BlockReader {
             top: TopLevel::from_bytes(top)?,
             filter: TraceFilter::from_bytes(filter)?,
@@ -247,10 +229,7 @@ impl BlockReader {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        let ranges: Vec<_> = numbers
-            .iter()
-            .map(|n| self.top.pages[*n].range.clone())
-            .collect();
+        let ranges: Vec<_> = numbers.iter().map(|n| self.top.pages[*n].range.clone()).collect();
         let pages = self.index.read_ranges(section::PAGES, 0, &ranges).await?;
         numbers
             .iter()
@@ -314,9 +293,7 @@ impl BlockReader {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for e in entries {
             match runs.last_mut() {
-                Some(last) if e.rows.start <= last.end.saturating_add(ROW_GAP) => {
-                    last.end = e.rows.end
-                }
+                Some(last) if e.rows.start <= last.end.saturating_add(ROW_GAP) => last.end = e.rows.end,
                 _ => runs.push(e.rows.clone()),
             }
         }
@@ -329,9 +306,7 @@ impl BlockReader {
         let mut scan = self.scan(Some(&runs), &columns, stats)?;
         while let Some(batch) = scan.next().await? {
             let block = self.clone();
-            for row in task::compute(move || decode::spans(&batch, &block.resources, &block.scopes))
-                .await??
-            {
+            for row in task::compute(move || decode::spans(&batch, &block.resources, &block.scopes)).await?? {
                 if let Some(rows) = by_id.get_mut(&row.span.trace_id) {
                     rows.push(row);
                 }
@@ -339,11 +314,7 @@ impl BlockReader {
         }
         Ok(entries
             .iter()
-            .filter_map(|e| {
-                by_id
-                    .remove(&e.id)
-                    .map(|spans| TraceRows { id: e.id, spans })
-            })
+            .filter_map(|e| by_id.remove(&e.id).map(|spans| TraceRows { id: e.id, spans }))
             .filter(|t| !t.spans.is_empty())
             .collect())
     }
@@ -351,16 +322,10 @@ impl BlockReader {
     /// Ranges of `spans.parquet`, checked.
     async fn fetch(&self, ranges: &[Range<u64>], stats: Option<&QueryStats>) -> Result<Vec<Bytes>> {
         let path = self.handle.path(SPANS);
-        let widened = ranges
-            .iter()
-            .map(|r| self.sums.widen(r))
-            .collect::<Result<Vec<_>>>()?;
+        let widened = ranges.iter().map(|r| self.sums.widen(r)).collect::<Result<Vec<_>>>()?;
         let bodies = self.handle.store.get_ranges(&path, &widened).await?;
         if let Some(stats) = stats {
-            QueryStats::add(
-                &stats.bytes_read,
-                bodies.iter().map(|b| b.len() as u64).sum(),
-            );
+            QueryStats::add(&stats.bytes_read, bodies.iter().map(|b| b.len() as u64).sum());
         }
         let mut out = Vec::with_capacity(ranges.len());
         for ((wanted, range), body) in ranges.iter().zip(&widened).zip(bodies) {
@@ -370,18 +335,12 @@ impl BlockReader {
                     // Perhaps only the cache's copy is damaged.
                     self.handle.store.forget(&path, range.clone());
                     let again = self.handle.store.get_range(&path, range.clone()).await?;
-                    self.sums
-                        .check(range, &again)
-                        .map_err(|e| e.context(&path))?;
+                    self.sums.check(range, &again).map_err(|e| e.context(&path))?;
                     again
                 }
             };
             // Inside the widened range by construction.
-            out.push(
-                body.slice(
-                    (wanted.start - range.start) as usize..(wanted.end - range.start) as usize,
-                ),
-            );
+            out.push(body.slice((wanted.start - range.start) as usize..(wanted.end - range.start) as usize));
         }
         Ok(out)
     }
@@ -406,10 +365,7 @@ async fn whole_file(handle: &BlockHandle, name: &str) -> Result<Bytes> {
         .meta
         .file(name)
         .ok_or_else(|| Error::corrupt(format!("the block has no file {name}")))?;
-    let bytes = handle
-        .store
-        .get_range(&handle.path(name), 0..meta.size)
-        .await?;
+    let bytes = handle.store.get_range(&handle.path(name), 0..meta.size).await?;
     if crc32c(&bytes) != meta.crc32c {
         handle.store.forget(&handle.path(name), 0..meta.size);
         return Err(Error::corrupt(format!("{name}: checksum mismatch")));
@@ -423,10 +379,7 @@ async fn footer_bytes(handle: &BlockHandle) -> Result<(Range<u64>, Bytes)> {
         .meta
         .file(SPANS)
         .ok_or_else(|| Error::corrupt(format!("the block has no file {SPANS}")))?;
-    let footer = meta
-        .footer
-        .clone()
-        .filter(|f| f.start < f.end && f.end == meta.size);
+    let footer = meta.footer.clone().filter(|f| f.start < f.end && f.end == meta.size);
     let footer = footer.ok_or_else(|| Error::corrupt("no footer range is recorded"))?;
     if footer.end - footer.start > FOOTER_BYTES_MAX {
         return Err(Error::corrupt(format!(
@@ -435,10 +388,7 @@ async fn footer_bytes(handle: &BlockHandle) -> Result<(Range<u64>, Bytes)> {
         )));
     }
     let widened = footer.start / SUM_BYTES * SUM_BYTES..footer.end;
-    let bytes = handle
-        .store
-        .get_range(&handle.path(SPANS), widened.clone())
-        .await?;
+    let bytes = handle.store.get_range(&handle.path(SPANS), widened.clone()).await?;
     Ok((widened, bytes))
 }
 
@@ -462,9 +412,10 @@ impl Scan {
     }
 
     async fn step(&mut self, background: bool) -> Result<Option<RecordBatch>> {
-        let mut decoder = self.decoder.take().ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "the block could not be decoded before")
-        })?;
+        let mut decoder = self
+            .decoder
+            .take()
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the block could not be decoded before"))?;
         loop {
             let work = move || {
                 let result = decoder.try_decode();
@@ -476,8 +427,8 @@ impl Scan {
             } else {
                 task::compute(work).await
             };
-            let (back, result) = done
-                .map_err(|e| Error::corrupt(format!("block {}: {e}", self.block.handle.meta.id)))?;
+            let (back, result) =
+                done.map_err(|e| Error::corrupt(format!("block {}: {e}", self.block.handle.meta.id)))?;
             decoder = back;
             match result.map_err(bad_parquet)? {
                 DecodeResult::Data(batch) => {
@@ -527,9 +478,7 @@ impl ReaderCache {
     pub async fn get(&self, handle: &BlockHandle) -> Result<Arc<BlockReader>> {
         // Several queries for one block open it once.
         self.cache
-            .get_or_insert_async(&handle.meta.id, async {
-                BlockReader::open(handle).await.map(Arc::new)
-            })
+            .get_or_insert_async(&handle.meta.id, async { BlockReader::open(handle).await.map(Arc::new) })
             .await
     }
 }

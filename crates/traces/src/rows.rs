@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder,
-    Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, UInt32Builder, UInt64Builder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, Int64Builder,
+    ListArray, RecordBatch, StringBuilder, StructArray, UInt32Builder, UInt64Builder,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::Fields;
@@ -34,8 +34,7 @@ impl Default for Offsets {
 
 impl Offsets {
     fn push(&mut self, items: usize) -> Result<()> {
-        let items = i32::try_from(items)
-            .map_err(|_| Error::internal("too many items in one batch of columns"))?;
+        let items = i32::try_from(items).map_err(|_| Error::internal("too many items in one batch of columns"))?;
         self.0.push(items);
         Ok(())
     }
@@ -212,21 +211,11 @@ impl SpanRows {
     }
 
     /// `service` is the string value of the resource's `service.name`, if any.
-    pub fn push(
-        &mut self,
-        span: &SpanRef<'_>,
-        resource: u32,
-        scope: u32,
-        service: Option<&str>,
-    ) -> Result<()> {
+    pub fn push(&mut self, span: &SpanRef<'_>, resource: u32, scope: u32, service: Option<&str>) -> Result<()> {
         self.rows += 1;
         self.bytes += span_bytes(span)?;
-        self.trace_id
-            .append_value(span.trace_id.0)
-            .map_err(arrow_error)?;
-        self.span_id
-            .append_value(span.span_id.0)
-            .map_err(arrow_error)?;
+        self.trace_id.append_value(span.trace_id.0).map_err(arrow_error)?;
+        self.span_id.append_value(span.span_id.0).map_err(arrow_error)?;
         if span.parent_span_id.is_zero() {
             self.parent_span_id.append_null();
         } else {
@@ -239,8 +228,7 @@ impl SpanRows {
         self.name.append_value(span.name);
         self.kind.append_value(span.kind);
         self.start.append_value(span.start_ns);
-        self.duration
-            .append_value(span.end_ns.saturating_sub(span.start_ns));
+        self.duration.append_value(span.end_ns.saturating_sub(span.start_ns));
         self.end
             .append_option((span.end_ns < span.start_ns).then_some(span.end_ns));
         self.status_code.append_option(span.status.map(|s| s.0));
@@ -264,12 +252,8 @@ impl SpanRows {
         for link in span.links() {
             let link = link?;
             self.link_count += 1;
-            self.link_trace_id
-                .append_value(link.trace_id.0)
-                .map_err(arrow_error)?;
-            self.link_span_id
-                .append_value(link.span_id.0)
-                .map_err(arrow_error)?;
+            self.link_trace_id.append_value(link.trace_id.0).map_err(arrow_error)?;
+            self.link_span_id.append_value(link.span_id.0).map_err(arrow_error)?;
             self.link_trace_state.append_value(link.trace_state);
             self.link_flags.append_value(link.flags);
             self.link_dropped.append_value(link.dropped);

@@ -147,9 +147,7 @@ pub fn spans() -> SchemaRef {
                 Column::SpanId => field(c.name(), DataType::FixedSizeBinary(8), false),
                 Column::ParentSpanId => field(c.name(), DataType::FixedSizeBinary(8), true),
                 Column::TraceState | Column::Name => field(c.name(), DataType::Utf8, false),
-                Column::StatusMessage | Column::ServiceName => {
-                    field(c.name(), DataType::Utf8, true)
-                }
+                Column::StatusMessage | Column::ServiceName => field(c.name(), DataType::Utf8, true),
                 Column::Kind => field(c.name(), DataType::Int32, false),
                 Column::StatusCode => field(c.name(), DataType::Int32, true),
                 Column::Start | Column::Duration => field(c.name(), DataType::UInt64, false),

@@ -16,8 +16,7 @@ use trilith_model::{Error, Result, TraceBatch, TraceId, task};
 use trilith_query::span_rows::{RowFilter, TraceRows, build_batch, listed_values};
 use trilith_query::spans::REMAINING_START_MAX;
 use trilith_query::{
-    AttributeScope, ColumnRef, Intrinsic, QueryContext, QueryStats, Reservation, ResultStream,
-    SpanRequest,
+    AttributeScope, ColumnRef, Intrinsic, QueryContext, QueryStats, Reservation, ResultStream, SpanRequest,
 };
 
 use crate::engine::TracesEngine;
@@ -54,9 +53,10 @@ pub fn select(
     request: SpanRequest,
 ) -> ResultStream<RecordBatch> {
     match Select::new(view, cache, ctx, request) {
-        Ok(select) => stream::try_unfold(select, |mut s| async move {
-            Ok(s.next().await?.map(|batch| (batch, s)))
-        })
+        Ok(select) => stream::try_unfold(
+            select,
+            |mut s| async move { Ok(s.next().await?.map(|batch| (batch, s))) },
+        )
         .boxed(),
         Err(e) => stream::once(std::future::ready(Err(e))).boxed(),
     }
@@ -130,11 +130,7 @@ impl Select {
     }
 
     /// Joins and prints a group of traces of the current source.
-    async fn group(
-        &mut self,
-        ids: Vec<TraceId>,
-        remaining_start_max: u64,
-    ) -> Result<Option<RecordBatch>> {
+    async fn group(&mut self, ids: Vec<TraceId>, remaining_start_max: u64) -> Result<Option<RecordBatch>> {
         if ids.is_empty() {
             return Ok(None);
         }
@@ -143,16 +139,11 @@ impl Select {
         let mut traces: HashMap<TraceId, TraceRows> = HashMap::new();
         for (source, rows) in fragments {
             for t in rows {
-                if source > self.at
-                    && self.in_range(&self.sources[source])
-                    && self.done.insert(t.id)
-                {
+                if source > self.at && self.in_range(&self.sources[source]) && self.done.insert(t.id) {
                     self.memory.grow(32)?;
                 }
                 match traces.entry(t.id) {
-                    std::collections::hash_map::Entry::Occupied(mut e) => {
-                        e.get_mut().spans.extend(t.spans)
-                    }
+                    std::collections::hash_map::Entry::Occupied(mut e) => e.get_mut().spans.extend(t.spans),
                     std::collections::hash_map::Entry::Vacant(e) => {
                         e.insert(t);
                     }
@@ -163,18 +154,11 @@ impl Select {
         traces.sort_by_key(|t| t.id);
 
         // Spans with the same id can only be told apart, or be recognised as one, by all of their columns.
-        let repeated: Vec<TraceId> = traces
-            .iter()
-            .filter(|t| t.has_repeated_ids())
-            .map(|t| t.id)
-            .collect();
+        let repeated: Vec<TraceId> = traces.iter().filter(|t| t.has_repeated_ids()).map(|t| t.id).collect();
         if !repeated.is_empty() && self.columns.len() < Column::ALL.len() {
             traces.retain(|t| repeated.binary_search(&t.id).is_err());
             let mut whole: HashMap<TraceId, TraceRows> = HashMap::new();
-            for (_, rows) in self
-                .fetch(&Arc::new(repeated), Arc::new(Column::ALL.to_vec()))
-                .await?
-            {
+            for (_, rows) in self.fetch(&Arc::new(repeated), Arc::new(Column::ALL.to_vec())).await? {
                 for t in rows {
                     whole
                         .entry(t.id)
@@ -192,8 +176,7 @@ impl Select {
 
         let (start, end) = (self.request.start_ns, self.request.end_ns);
         let columns = self.request.columns.clone();
-        let filter =
-            (!self.request.whole_traces && !self.filter.is_empty()).then(|| self.filter.clone());
+        let filter = (!self.request.whole_traces && !self.filter.is_empty()).then(|| self.filter.clone());
         let batch = task::compute(move || {
             traces.iter_mut().for_each(TraceRows::join);
             traces.retain(|t| t.summary().overlaps(start, end));
@@ -204,10 +187,7 @@ impl Select {
             return Ok(None);
         }
         let schema = batch.schema();
-        let metadata = HashMap::from([(
-            REMAINING_START_MAX.to_owned(),
-            remaining_start_max.to_string(),
-        )]);
+        let metadata = HashMap::from([(REMAINING_START_MAX.to_owned(), remaining_start_max.to_string())]);
         let schema = schema.as_ref().clone().with_metadata(metadata);
         let batch = batch
             .with_schema(Arc::new(schema))
@@ -216,14 +196,9 @@ impl Select {
     }
 
     /// The spans of these traces in every source, with the source's position.
-    async fn fetch(
-        &self,
-        ids: &Arc<Vec<TraceId>>,
-        columns: Arc<Vec<Column>>,
-    ) -> Result<Vec<(usize, Vec<TraceRows>)>> {
+    async fn fetch(&self, ids: &Arc<Vec<TraceId>>, columns: Arc<Vec<Column>>) -> Result<Vec<(usize, Vec<TraceRows>)>> {
         let asked = (0..self.sources.len()).map(|i| {
-            let (ctx, cache, sources) =
-                (self.ctx.clone(), self.cache.clone(), self.sources.clone());
+            let (ctx, cache, sources) = (self.ctx.clone(), self.cache.clone(), self.sources.clone());
             let (ids, columns) = (ids.clone(), columns.clone());
             async move { Ok::<_, Error>((i, sources[i].rows(&ctx, &cache, &ids, &columns).await?)) }
         });
@@ -251,15 +226,11 @@ fn columns_of(request: &SpanRequest) -> Vec<Column> {
                 Intrinsic::ParentSpanId => &[Column::ParentSpanId][..],
                 Intrinsic::Name => &[Column::Name],
                 Intrinsic::Kind => &[Column::Kind],
-                Intrinsic::Status | Intrinsic::StatusMessage => {
-                    &[Column::StatusCode, Column::StatusMessage]
-                }
+                Intrinsic::Status | Intrinsic::StatusMessage => &[Column::StatusCode, Column::StatusMessage],
                 Intrinsic::RootServiceName | Intrinsic::RootName => {
                     &[Column::ParentSpanId, Column::Name, Column::ResourceId]
                 }
-                Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion => {
-                    &[Column::ScopeId]
-                }
+                Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion => &[Column::ScopeId],
                 Intrinsic::EventNames => &[Column::Events],
                 _ => &[],
             }),
@@ -300,10 +271,7 @@ pub async fn trace(
             let ids = ids.clone();
             async move { source.rows(ctx, cache, &ids, &Column::ALL).await }
         });
-    let mut out = TraceRows {
-        id,
-        spans: Vec::new(),
-    };
+    let mut out = TraceRows { id, spans: Vec::new() };
     let mut fragments = stream::iter(asked).buffered(PARALLEL);
     while let Some(rows) = fragments.try_next().await? {
         out.spans.extend(rows.into_iter().flat_map(|t| t.spans));
@@ -401,16 +369,9 @@ pub async fn attribute_values(
                 .try_for_each(|s| out.add("keyword", (*s).to_owned()))?;
         }
         ColumnRef::Intrinsic(Intrinsic::Kind) => {
-            [
-                "client",
-                "consumer",
-                "internal",
-                "producer",
-                "server",
-                "unspecified",
-            ]
-            .iter()
-            .try_for_each(|s| out.add("keyword", (*s).to_owned()))?;
+            ["client", "consumer", "internal", "producer", "server", "unspecified"]
+                .iter()
+                .try_for_each(|s| out.add("keyword", (*s).to_owned()))?;
         }
         ColumnRef::Intrinsic(Intrinsic::RootName | Intrinsic::RootServiceName) => {
             root_values(view, cache, ctx, column, start_ns, end_ns, &mut out).await?;
@@ -452,9 +413,7 @@ async fn known_values(
             None => true,
         },
     };
-    found
-        .into_iter()
-        .try_for_each(|(kind, text)| out.add(kind, text))?;
+    found.into_iter().try_for_each(|(kind, text)| out.add(kind, text))?;
     Ok(complete)
 }
 

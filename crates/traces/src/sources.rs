@@ -48,12 +48,7 @@ fn block_range(start_ns: u64, end_ns: u64) -> TimeRange {
 
 impl Source {
     /// Heads and blocks of a tenant that meet `[start_ns, end_ns)`, newest end first.
-    pub fn of(
-        view: &View<TracesEngine>,
-        tenant: &TenantId,
-        start_ns: u64,
-        end_ns: u64,
-    ) -> Vec<Source> {
+    pub fn of(view: &View<TracesEngine>, tenant: &TenantId, start_ns: u64, end_ns: u64) -> Vec<Source> {
         let range = block_range(start_ns, end_ns);
         let mut out = Vec::new();
         for head in &view.heads {
@@ -95,11 +90,7 @@ impl Source {
     }
 
     /// The open block; `None` for a head, and for a block that cannot be read, which is reported in the context.
-    pub async fn block(
-        &self,
-        ctx: &QueryContext,
-        cache: &ReaderCache,
-    ) -> Result<Option<Arc<BlockReader>>> {
+    pub async fn block(&self, ctx: &QueryContext, cache: &ReaderCache) -> Result<Option<Arc<BlockReader>>> {
         match &self.place {
             Place::Head(_) => Ok(None),
             Place::Block(handle) => skip_damaged(ctx, handle, cache.get(handle).await),
@@ -136,11 +127,7 @@ impl Source {
 }
 
 /// A damaged or vanished block costs its spans and a warning, not the answer.
-pub fn skip_damaged<T>(
-    ctx: &QueryContext,
-    handle: &BlockHandle,
-    result: Result<T>,
-) -> Result<Option<T>> {
+pub fn skip_damaged<T>(ctx: &QueryContext, handle: &BlockHandle, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(v) => Ok(Some(v)),
         Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::NotFound) => {
@@ -205,11 +192,7 @@ impl Candidates {
     }
 
     /// The next group, sorted by id; empty at the end. A block that turns out to be damaged ends early, with a warning.
-    pub async fn next(
-        &mut self,
-        ctx: &QueryContext,
-        filter: &Arc<RowFilter>,
-    ) -> Result<Vec<TraceId>> {
+    pub async fn next(&mut self, ctx: &QueryContext, filter: &Arc<RowFilter>) -> Result<Vec<TraceId>> {
         ctx.check()?;
         match self {
             Candidates::Done => Ok(Vec::new()),
@@ -292,8 +275,6 @@ async fn block_candidates(
         )));
     }
     let base = rows.start;
-    let hit = |e: &Entry| {
-        hits[(e.rows.start - base) as usize..(e.rows.end - base) as usize].contains(&true)
-    };
+    let hit = |e: &Entry| hits[(e.rows.start - base) as usize..(e.rows.end - base) as usize].contains(&true);
     Ok((entries.into_iter().filter(hit).collect(), next))
 }

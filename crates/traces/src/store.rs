@@ -8,12 +8,10 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use trilith_block::{HeadStats, Shard, ShardStats};
 use trilith_model::{
-    Appended, Error, ErrorKind, Limits, LimitsProvider, Rejection, Result, Signal, TenantId,
-    TraceBatch, TraceId, TraceSink, task,
+    Appended, Error, ErrorKind, Limits, LimitsProvider, Rejection, Result, Signal, TenantId, TraceBatch, TraceId,
+    TraceSink, task,
 };
-use trilith_query::{
-    AttributeScope, ColumnRef, QueryContext, ResultStream, SpanRequest, SpanSource,
-};
+use trilith_query::{AttributeScope, ColumnRef, QueryContext, ResultStream, SpanRequest, SpanSource};
 use trilith_wal::{Lsn, Record, Wal};
 
 use crate::batch::{Batch, from_payload, to_payload};
@@ -108,12 +106,8 @@ impl TracesStore {
             return Ok(());
         };
         let (lsn, tenant) = (record.lsn.0, record.tenant.clone());
-        let applied = task::background(move || {
-            ticket
-                .head()
-                .apply(&record.tenant, from_payload(&record.payload)?)
-        })
-        .await?;
+        let applied =
+            task::background(move || ticket.head().apply(&record.tenant, from_payload(&record.payload)?)).await?;
         let counter = match applied {
             Ok(()) => &self.counters.replayed_records,
             Err(e) if e.kind == ErrorKind::Corrupt => {
@@ -156,10 +150,7 @@ impl TracesStore {
                 }
             }
         };
-        tokio::join!(
-            self.shard.run(cancel.clone()),
-            cancel.run_until_cancelled(releasing)
-        );
+        tokio::join!(self.shard.run(cancel.clone()), cancel.run_until_cancelled(releasing));
     }
 
     fn release(&self) {
@@ -268,7 +259,7 @@ impl Admission<'_> {
                 message: format!(
                     "LIVE_TRACES_EXCEEDED: max live traces exceeded for tenant {tenant}: per-user traces limit \
                      (local: {max} global: 0 actual local: {live}) exceeded, first for trace {id} \
-                     (limits.live-traces-max)"
+                     (limits.live-traces)"
                 ),
                 count: 0,
             });
@@ -282,7 +273,7 @@ impl Admission<'_> {
                 reason: "trace_too_large",
                 message: format!(
                     "TRACE_TOO_LARGE: max size of trace ({max}) exceeded while adding {span_bytes} bytes to trace \
-                     {id} for tenant {tenant} (limits.trace-bytes-max)"
+                     {id} for tenant {tenant} (limits.trace-size)"
                 ),
                 count: 0,
             });
@@ -334,9 +325,7 @@ impl TraceSink for TracesStore {
         logged
             .await
             .map_err(|e| Error::internal(format!("appending traces: {e}")))??;
-        self.counters
-            .spans
-            .fetch_add(spans as u64, Ordering::Relaxed);
+        self.counters.spans.fetch_add(spans as u64, Ordering::Relaxed);
         Ok(Appended {
             accepted: spans as u64,
             rejections,
@@ -350,13 +339,7 @@ impl SpanSource for TracesStore {
         select::select(&self.shard.view(), self.cache.clone(), ctx, request)
     }
 
-    async fn trace(
-        &self,
-        ctx: &QueryContext,
-        id: TraceId,
-        start_ns: u64,
-        end_ns: u64,
-    ) -> Result<Option<TraceBatch>> {
+    async fn trace(&self, ctx: &QueryContext, id: TraceId, start_ns: u64, end_ns: u64) -> Result<Option<TraceBatch>> {
         select::trace(&self.shard.view(), &self.cache, ctx, id, start_ns, end_ns).await
     }
 
@@ -367,15 +350,7 @@ impl SpanSource for TracesStore {
         start_ns: u64,
         end_ns: u64,
     ) -> Result<Vec<(AttributeScope, String)>> {
-        select::attribute_names(
-            &self.shard.view(),
-            &self.cache,
-            ctx,
-            scope,
-            start_ns,
-            end_ns,
-        )
-        .await
+        select::attribute_names(&self.shard.view(), &self.cache, ctx, scope, start_ns, end_ns).await
     }
 
     async fn attribute_values(
@@ -386,15 +361,6 @@ impl SpanSource for TracesStore {
         end_ns: u64,
         limit: usize,
     ) -> Result<Vec<(String, String)>> {
-        select::attribute_values(
-            &self.shard.view(),
-            &self.cache,
-            ctx,
-            column,
-            start_ns,
-            end_ns,
-            limit,
-        )
-        .await
+        select::attribute_values(&self.shard.view(), &self.cache, ctx, column, start_ns, end_ns, limit).await
     }
 }

@@ -1,8 +1,10 @@
 //! The whole way: push, log, head, cut, block, merge, restart, query.
 
+mod corpora;
 mod damage;
 mod lifecycle;
 mod limits;
+mod throughput;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,8 +46,7 @@ pub async fn open(dir: &Path, store: &Store, limits: Limits) -> Node {
     )
     .await
     .expect("shard opens");
-    let (wal, replay) =
-        Wal::open(Options::new(wal_dir), Lsn(shard.wal_upto()), clock).expect("log opens");
+    let (wal, replay) = Wal::open(Options::new(wal_dir), Lsn(shard.wal_upto()), clock).expect("log opens");
     let traces = TracesStore::new(
         shard,
         wal.clone(),
@@ -78,10 +79,7 @@ impl Node {
     }
 
     pub async fn trace(&self, id: TraceId) -> Option<TraceBatch> {
-        self.traces
-            .trace(&ctx(), id, 0, u64::MAX)
-            .await
-            .expect("lookup")
+        self.traces.trace(&ctx(), id, 0, u64::MAX).await.expect("lookup")
     }
 
     /// Every block is whole.
@@ -116,11 +114,7 @@ pub fn exact<'a>(batches: impl IntoIterator<Item = &'a TraceBatch>, id: TraceId)
     out.into_iter().collect()
 }
 
-fn one(
-    resource: trilith_model::trace::Resource,
-    scope: trilith_model::trace::Scope,
-    span: Span,
-) -> Vec<u8> {
+fn one(resource: trilith_model::trace::Resource, scope: trilith_model::trace::Scope, span: Span) -> Vec<u8> {
     use trilith_model::trace::{ResourceSpans, ScopeSpans};
     let batch = TraceBatch {
         resource_spans: vec![ResourceSpans {

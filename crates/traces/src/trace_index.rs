@@ -50,20 +50,16 @@ impl IndexWriter {
         };
         let start = self.pages.len();
         self.top.extend_from_slice(&first.0);
-        self.top
-            .extend_from_slice(&self.page_first_row.to_le_bytes());
+        self.top.extend_from_slice(&self.page_first_row.to_le_bytes());
         self.top.extend_from_slice(&(start as u64).to_le_bytes());
-        self.ids
-            .iter()
-            .for_each(|id| self.pages.extend_from_slice(&id.0));
+        self.ids.iter().for_each(|id| self.pages.extend_from_slice(&id.0));
         self.pages.append(&mut self.row_counts);
         let crc = crc32c(&self.pages[start..]);
         self.pages.extend_from_slice(&crc.to_le_bytes());
         // A page has at most 512 × 26 bytes.
         self.top
             .extend_from_slice(&((self.pages.len() - start) as u32).to_le_bytes());
-        self.top
-            .extend_from_slice(&(self.ids.len() as u32).to_le_bytes());
+        self.top.extend_from_slice(&(self.ids.len() as u32).to_le_bytes());
         self.page_count += 1;
         self.ids.clear();
         self.page_first_row = self.rows;
@@ -109,12 +105,7 @@ impl TopLevel {
         let count = r.count(TOP_ENTRY_BYTES).map_err(corrupt)?;
         let mut pages: Vec<TopEntry> = Vec::with_capacity(count);
         for _ in 0..count {
-            let first = TraceId(
-                r.take(16)
-                    .map_err(corrupt)?
-                    .try_into()
-                    .expect("16 bytes were taken"),
-            );
+            let first = TraceId(r.take(16).map_err(corrupt)?.try_into().expect("16 bytes were taken"));
             let first_row = r.u64().map_err(corrupt)?;
             let start = r.u64().map_err(corrupt)?;
             let len = r.u32().map_err(corrupt)?;
@@ -122,9 +113,10 @@ impl TopLevel {
             let end = start
                 .checked_add(u64::from(len))
                 .ok_or_else(|| corrupt("offsets overflow"))?;
-            if pages.last().is_some_and(|p| {
-                p.first >= first || p.first_row >= first_row || p.range.end != start
-            }) {
+            if pages
+                .last()
+                .is_some_and(|p| p.first >= first || p.first_row >= first_row || p.range.end != start)
+            {
                 return Err(corrupt("pages are out of order"));
             }
             if traces == 0 || traces as usize > TRACES_PER_PAGE {
@@ -169,9 +161,7 @@ pub fn read_page(entry: &TopEntry, bytes: &[u8]) -> Result<Vec<Entry>> {
     let mut row = entry.first_row;
     for id in ids.chunks_exact(16) {
         let rows = r.uvarint().map_err(corrupt)?;
-        let end = row
-            .checked_add(rows)
-            .ok_or_else(|| corrupt("row numbers overflow"))?;
+        let end = row.checked_add(rows).ok_or_else(|| corrupt("row numbers overflow"))?;
         let id = TraceId(id.try_into().expect("chunks of 16"));
         if rows == 0 || out.last().is_some_and(|e| e.id >= id) {
             return Err(corrupt("traces are out of order"));
@@ -203,15 +193,8 @@ mod tests {
             let mut row = 0;
             for i in 0..n {
                 let page = &top.pages[top.page_of(id(i * 3)).expect("a page")];
-                let entries = read_page(
-                    page,
-                    &pages[page.range.start as usize..page.range.end as usize],
-                )
-                .expect("ok");
-                let entry = entries
-                    .iter()
-                    .find(|e| e.id == id(i * 3))
-                    .expect("is there");
+                let entries = read_page(page, &pages[page.range.start as usize..page.range.end as usize]).expect("ok");
+                let entry = entries.iter().find(|e| e.id == id(i * 3)).expect("is there");
                 assert_eq!(entry.rows, row..row + i % 5 + 1);
                 assert!(!entries.iter().any(|e| e.id == id(i * 3 + 1)));
                 row = entry.rows.end;

@@ -40,8 +40,7 @@ pub async fn verify(handle: &BlockHandle) -> Result<()> {
     let mut scan = block.scan(None, &Column::ALL, None)?;
     while let Some(batch) = scan.next_in_background().await? {
         let b = block.clone();
-        let spans =
-            task::background(move || decode::spans(&batch, &b.resources, &b.scopes)).await??;
+        let spans = task::background(move || decode::spans(&batch, &b.resources, &b.scopes)).await??;
         for s in spans {
             let s = s.span;
             let key = (s.trace_id, s.start_ns, s.span_id);
@@ -64,9 +63,7 @@ pub async fn verify(handle: &BlockHandle) -> Result<()> {
             }
             let (start, end) = (clamp(s.start_ns), clamp(s.end_ns.max(s.start_ns)));
             if start < handle.meta.time_min || end > handle.meta.time_max {
-                return Err(corrupt(format!(
-                    "row {row} is outside of the block's time range"
-                )));
+                return Err(corrupt(format!("row {row} is outside of the block's time range")));
             }
             row += 1;
         }

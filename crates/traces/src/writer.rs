@@ -57,14 +57,12 @@ const DICTIONARY_BYTES: usize = 128 << 10;
 pub fn failed(e: parquet::errors::ParquetError) -> Error {
     // Disk full passes; anything else is a mistake of ours.
     let full = match &e {
-        parquet::errors::ParquetError::External(e) => {
-            e.downcast_ref::<std::io::Error>().is_some_and(|e| {
-                matches!(
-                    e.kind(),
-                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-                )
-            })
-        }
+        parquet::errors::ParquetError::External(e) => e.downcast_ref::<std::io::Error>().is_some_and(|e| {
+            matches!(
+                e.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        }),
         _ => false,
     };
     Error::new(
@@ -90,8 +88,7 @@ pub fn context_properties() -> WriterProperties {
 
 fn span_properties(level: u8) -> WriterProperties {
     let path = |c: Column| ColumnPath::from(c.name());
-    let nested =
-        |text: &str| ColumnPath::from(text.split('.').map(str::to_owned).collect::<Vec<_>>());
+    let nested = |text: &str| ColumnPath::from(text.split('.').map(str::to_owned).collect::<Vec<_>>());
     // Freshly cut blocks are rewritten soon.
     let mut p = WriterProperties::builder()
         .set_compression(zstd(if level == 0 { 1 } else { 3 }))
@@ -211,9 +208,8 @@ impl BlockWriter {
             None => Sink::Memory(Vec::new()),
             Some(folder) => {
                 let path = folder.join(SPANS);
-                let file = File::create_new(&path).map_err(|e| {
-                    Error::unavailable(format!("cannot create {}: {e}", path.display()))
-                })?;
+                let file = File::create_new(&path)
+                    .map_err(|e| Error::unavailable(format!("cannot create {}: {e}", path.display())))?;
                 Sink::File(path, BufWriter::with_capacity(1 << 20, file))
             }
         };
@@ -223,8 +219,7 @@ impl BlockWriter {
             .with_properties(span_properties(level))
             .with_skip_arrow_metadata(true);
         Ok(BlockWriter {
-            parquet: ArrowWriter::try_new_with_options(out, schema::spans(), options)
-                .map_err(failed)?,
+            parquet: ArrowWriter::try_new_with_options(out, schema::spans(), options).map_err(failed)?,
             index: IndexWriter::default(),
             current: None,
             ids: Vec::new(),
@@ -248,9 +243,7 @@ impl BlockWriter {
             match &mut self.current {
                 Some((current, rows)) if *current == id => *rows += 1,
                 Some((current, _)) if *current > id => {
-                    return Err(Error::internal(format!(
-                        "trace {id} after {current} in a block"
-                    )));
+                    return Err(Error::internal(format!("trace {id} after {current} in a block")));
                 }
                 _ => {
                     self.end_trace();
@@ -273,12 +266,7 @@ impl BlockWriter {
     }
 
     /// Completes the block.
-    pub fn finish(
-        mut self,
-        tenant: TenantId,
-        contexts: &Contexts,
-        facts: &Facts,
-    ) -> Result<BlockDraft> {
+    pub fn finish(mut self, tenant: TenantId, contexts: &Contexts, facts: &Facts) -> Result<BlockDraft> {
         self.end_trace();
         let metadata = self.parquet.finish().map_err(failed)?;
         // Page indexes stand right before the footer: one range opens the file.
@@ -292,10 +280,7 @@ impl BlockWriter {
             }
         }
         // `finish` flushed everything; `into_inner` would write the footer a second time.
-        let mut out = std::mem::replace(
-            self.parquet.inner_mut(),
-            SummedWriter::new(Sink::Memory(Vec::new())),
-        );
+        let mut out = std::mem::replace(self.parquet.inner_mut(), SummedWriter::new(Sink::Memory(Vec::new())));
         out.flush()
             .map_err(|e| Error::unavailable(format!("writing {SPANS}: {e}")))?;
         out.end_chunk();

@@ -24,23 +24,14 @@ async fn any_flipped_byte_is_noticed() {
     let spans = (0..200).map(|t| span(t, 1, 0, "a", t, 1)).collect();
     node.push(service_batch("svc", spans)).await;
     node.traces.flush().await.expect("flush");
-    node.push(service_batch(
-        "svc",
-        vec![span(1000, 1, 0, "in the head", 1, 1)],
-    ))
-    .await;
+    node.push(service_batch("svc", vec![span(1000, 1, 0, "in the head", 1, 1)]))
+        .await;
     let block = node.traces.shard().blocks()[0].clone();
     TracesEngine.verify(&block).await.expect("whole before");
 
     for file in [SPANS, RESOURCES, SCOPES, INDEX] {
         let path = Path::from(block.path(file));
-        let whole = backend
-            .get(&path)
-            .await
-            .expect("there")
-            .bytes()
-            .await
-            .expect("there");
+        let whole = backend.get(&path).await.expect("there").bytes().await.expect("there");
         for i in 0..24 {
             let mut broken = whole.to_vec();
             let at = i * (whole.len() - 1) / 23;
@@ -70,10 +61,7 @@ async fn any_flipped_byte_is_noticed() {
                 assert_eq!((file, drafts[0].items), (INDEX, 200));
             }
         }
-        backend
-            .put(&path, PutPayload::from_bytes(whole))
-            .await
-            .expect("put");
+        backend.put(&path, PutPayload::from_bytes(whole)).await.expect("put");
     }
 
     // A query goes on without the block and says so.

@@ -148,12 +148,7 @@ async fn merge_all(node: &Node) {
     node.traces.compact().await.expect("compact");
 }
 
-async fn filled(
-    data: waist::spans::Data,
-    flush_each: bool,
-    flush_at_end: bool,
-    merge: bool,
-) -> Arc<dyn SpanSource> {
+async fn filled(data: waist::spans::Data, flush_each: bool, flush_at_end: bool, merge: bool) -> Arc<dyn SpanSource> {
     let dir = tempfile::tempdir().expect("temp dir");
     let node = open(dir.path(), &Store::memory(), Limits::default()).await;
     for (tenant, batch) in data {
@@ -204,14 +199,7 @@ async fn many_traces_in_blocks_and_heads() {
     for part in 0..3u64 {
         let spans = (0..traces)
             .map(|t| {
-                let mut s = span(
-                    t,
-                    part + 1,
-                    part,
-                    &format!("op{}", t % 7),
-                    t * 1000 + part,
-                    10,
-                );
+                let mut s = span(t, part + 1, part, &format!("op{}", t % 7), t * 1000 + part, 10);
                 s.attributes = vec![kv("n", t as i64), kv("url", format!("/item/{t}").as_str())];
                 s
             })
@@ -239,10 +227,7 @@ async fn many_traces_in_blocks_and_heads() {
         batches.iter().map(|b| b.num_rows()).sum::<usize>()
     };
     for t in (0..traces).step_by(97) {
-        assert_eq!(
-            node.trace(trace_id(t)).await.map(|b| b.span_count()),
-            Some(3)
-        );
+        assert_eq!(node.trace(trace_id(t)).await.map(|b| b.span_count()), Some(3));
     }
     assert_eq!(search(&node).await, 300);
     node.traces.flush().await.expect("flush");
@@ -250,16 +235,12 @@ async fn many_traces_in_blocks_and_heads() {
     assert_eq!(node.traces.shard().blocks().len(), 1);
     node.verify().await;
     for t in (0..traces).step_by(97) {
-        assert_eq!(
-            node.trace(trace_id(t)).await.map(|b| b.span_count()),
-            Some(3)
-        );
+        assert_eq!(node.trace(trace_id(t)).await.map(|b| b.span_count()), Some(3));
     }
     assert_eq!(search(&node).await, 300);
     assert!(node.trace(trace_id(traces)).await.is_none());
     // More values than the facts keep: they come from the spans.
-    let column =
-        trilith_query::ColumnRef::Attribute(trilith_query::AttributeScope::Span, "url".into());
+    let column = trilith_query::ColumnRef::Attribute(trilith_query::AttributeScope::Span, "url".into());
     let urls = node
         .traces
         .attribute_values(&super::ctx(), &column, 0, u64::MAX, 0)
@@ -354,10 +335,7 @@ async fn ids_with_all_bytes_are_told_apart() {
         }
         for (n, id) in (1u8..).zip(ids) {
             let got = node.trace(TraceId(id)).await.expect("is there");
-            assert_eq!(
-                got.resource_spans[0].scope_spans[0].spans[0].span_id,
-                SpanId([n; 8])
-            );
+            assert_eq!(got.resource_spans[0].scope_spans[0].spans[0].span_id, SpanId([n; 8]));
         }
     }
 }

@@ -31,28 +31,21 @@ async fn new_traces_beyond_the_limit_are_refused_and_known_ones_kept() {
         "{}",
         r.message
     );
-    assert!(r.message.contains("limits.live-traces-max"));
+    assert!(r.message.contains("limits.live-traces"));
 
-    let spans = vec![
-        span(1, 2, 1, "more of a known one", 2, 1),
-        span(9, 1, 0, "new", 1, 1),
-    ];
+    let spans = vec![span(1, 2, 1, "more of a known one", 2, 1), span(9, 1, 0, "new", 1, 1)];
     let done = node
         .traces
         .append(&tenant(), service_batch("svc", spans))
         .await
         .expect("append");
     assert_eq!((done.accepted, done.rejections.len()), (1, 1));
-    assert_eq!(
-        node.trace(trace_id(1)).await.map(|t| t.span_count()),
-        Some(2)
-    );
+    assert_eq!(node.trace(trace_id(1)).await.map(|t| t.span_count()), Some(2));
     assert!(node.trace(trace_id(3)).await.is_none());
     assert!(node.trace(trace_id(9)).await.is_none());
     // What was cut does not count.
     node.traces.flush().await.expect("flush");
-    node.push(service_batch("svc", vec![span(9, 1, 0, "new", 1, 1)]))
-        .await;
+    node.push(service_batch("svc", vec![span(9, 1, 0, "new", 1, 1)])).await;
     assert_eq!(node.traces.stats().rejected_live_traces, 3);
 }
 
@@ -73,28 +66,19 @@ async fn spans_beyond_a_traces_size_are_refused() {
         .await;
     let done = node
         .traces
-        .append(
-            &tenant(),
-            service_batch("svc", vec![big(2), span(2, 2, 0, "b", 1, 1)]),
-        )
+        .append(&tenant(), service_batch("svc", vec![big(2), span(2, 2, 0, "b", 1, 1)]))
         .await;
     let done = done.expect("append");
     assert_eq!(done.accepted, 1);
     let r = &done.rejections[0];
-    assert_eq!(
-        (r.kind, r.reason, r.count),
-        (ErrorKind::TooLarge, "trace_too_large", 1)
-    );
+    assert_eq!((r.kind, r.reason, r.count), (ErrorKind::TooLarge, "trace_too_large", 1));
     assert!(
         r.message
             .starts_with("TRACE_TOO_LARGE: max size of trace (1000) exceeded while adding "),
         "{}",
         r.message
     );
-    assert!(
-        r.message.contains(&trace_id(1).to_string())
-            && r.message.contains("limits.trace-bytes-max")
-    );
+    assert!(r.message.contains(&trace_id(1).to_string()) && r.message.contains("limits.trace-size"));
     // Nothing of a push is kept, and nothing is logged, when all of it is refused.
     let done = node
         .traces
@@ -102,10 +86,7 @@ async fn spans_beyond_a_traces_size_are_refused() {
         .await
         .expect("append");
     assert_eq!((done.accepted, done.rejections.len()), (0, 1));
-    assert_eq!(
-        node.trace(trace_id(1)).await.map(|t| t.span_count()),
-        Some(1)
-    );
+    assert_eq!(node.trace(trace_id(1)).await.map(|t| t.span_count()), Some(1));
 }
 
 #[tokio::test]
