@@ -64,10 +64,7 @@ mod tests {
     #[test]
     fn parses_the_variable() {
         assert_eq!(parse("cut-uploaded"), Some(("cut-uploaded".to_owned(), 1)));
-        assert_eq!(
-            parse("cut-uploaded:3"),
-            Some(("cut-uploaded".to_owned(), 3))
-        );
+        assert_eq!(parse("cut-uploaded:3"), Some(("cut-uploaded".to_owned(), 3)));
         for bad in ["", ":1", "x:0", "x:-1", "x:y"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

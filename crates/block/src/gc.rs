@@ -75,10 +75,7 @@ impl<E: Engine> Shard<E> {
                 crash::point("gc-deleting");
             }
             inner.manifest.lock().await.purged([id]);
-            inner
-                .counters
-                .deleted_blocks
-                .fetch_add(1, Ordering::Relaxed);
+            inner.counters.deleted_blocks.fetch_add(1, Ordering::Relaxed);
             deleted += 1;
         }
         Ok(deleted)
@@ -121,10 +118,7 @@ impl<E: Engine> Shard<E> {
                 let known = inner.manifest.lock().await.state().knows(id);
                 if !inner.in_flight.contains(id) && !known {
                     inner.store.delete(&path).await?;
-                    inner
-                        .counters
-                        .orphans_deleted
-                        .fetch_add(1, Ordering::Relaxed);
+                    inner.counters.orphans_deleted.fetch_add(1, Ordering::Relaxed);
                     deleted += 1;
                 }
             }

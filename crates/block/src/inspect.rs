@@ -131,10 +131,7 @@ pub async fn verify_objects(block: &BlockHandle) -> Result<()> {
             let end = file.size.min(at + PIECE_BYTES);
             let piece = block.store.get_range(&path, at..end).await?;
             if piece.len() as u64 != end - at {
-                return Err(Error::corrupt(format!(
-                    "{path} is shorter than {}",
-                    file.size
-                )));
+                return Err(Error::corrupt(format!("{path} is shorter than {}", file.size)));
             }
             crc = crc32c_append(crc, &piece);
             at = end;

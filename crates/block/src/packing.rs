@@ -26,11 +26,7 @@ pub(crate) fn unpack(packed: &[u8], raw_len: u64) -> Result<Vec<u8>, String> {
         return Err(format!(
             "zstd: {raw_len} bytes expected, got {}{}",
             raw.len().min(raw_len as usize),
-            if raw.len() as u64 > raw_len {
-                " and more"
-            } else {
-                ""
-            }
+            if raw.len() as u64 > raw_len { " and more" } else { "" }
         ));
     }
     Ok(raw)
@@ -44,10 +40,7 @@ mod tests {
     fn round_trip_and_lies() {
         let raw = b"abcabcabcabcabcabc".repeat(100);
         let packed = pack(&raw, LEVEL).expect("compresses");
-        assert_eq!(
-            unpack(&packed, raw.len() as u64).as_deref(),
-            Ok(raw.as_slice())
-        );
+        assert_eq!(unpack(&packed, raw.len() as u64).as_deref(), Ok(raw.as_slice()));
         for wrong in [0, 1, raw.len() as u64 - 1, raw.len() as u64 + 1, u64::MAX] {
             assert!(unpack(&packed, wrong).is_err(), "{wrong}");
         }

@@ -43,8 +43,7 @@ pub fn parse_block_object(path: &str) -> Option<(Signal, &str, Ulid, &str)> {
     let signal = Signal::ALL.into_iter().find(|s| s.as_str() == signal)?;
     // The decoder takes lower case as well, but no block of ours is named so.
     let parsed = Ulid::from_string(id).ok()?;
-    (parsed.to_string() == id && hash2(parsed) == hash && !file.is_empty())
-        .then_some((signal, tenant, parsed, file))
+    (parsed.to_string() == id && hash2(parsed) == hash && !file.is_empty()).then_some((signal, tenant, parsed, file))
 }
 
 /// A name that is one harmless path component on every backend.
@@ -115,10 +114,7 @@ mod tests {
         let folder = block_folder(Signal::Logs, "team-a", id);
         assert_eq!(
             folder,
-            format!(
-                "blocks/{}/team-a/logs/01ARZ3NDEKTSV4RRFFQ69G5FAV",
-                hash2(id)
-            )
+            format!("blocks/{}/team-a/logs/01ARZ3NDEKTSV4RRFFQ69G5FAV", hash2(id))
         );
         assert_eq!(
             parse_block_object(&format!("{folder}/data")),
@@ -142,9 +138,7 @@ mod tests {
         let made: Vec<Ulid> = (0..100).map(|_| ids.next()).collect();
         assert!(made.is_sorted_by(|a, b| a < b));
         let floor = Ulid::from_parts(u64::MAX >> 17, 7);
-        assert!(
-            IdSource::new(Arc::new(StuckClock), Arc::new(Rng::seeded(1)), floor).next() > floor
-        );
+        assert!(IdSource::new(Arc::new(StuckClock), Arc::new(Rng::seeded(1)), floor).next() > floor);
     }
 
     #[test]

@@ -111,11 +111,7 @@ impl ShardOptions {
 
     fn planner(&self, signal: Signal) -> PlannerOptions {
         PlannerOptions {
-            windows: self
-                .compaction_windows
-                .iter()
-                .map(|w| in_unit(signal, *w))
-                .collect(),
+            windows: self.compaction_windows.iter().map(|w| in_unit(signal, *w)).collect(),
             fan_in_min: self.compaction_fan_in_min,
             fan_in_max: self.compaction_fan_in_max,
             block_bytes_max: self.block_bytes_max,
@@ -336,9 +332,7 @@ impl<E: Engine> Shard<E> {
             epoch,
             options,
         };
-        Ok(Shard {
-            inner: Arc::new(inner),
-        })
+        Ok(Shard { inner: Arc::new(inner) })
     }
 
     /// Records of this writer up to and including this LSN are in committed blocks: replay starts after it.
@@ -372,10 +366,10 @@ impl<E: Engine> Shard<E> {
             drop(live);
             inner.wake.notify_one();
             inner.counters.refused.fetch_add(1, Ordering::Relaxed);
+            let (signal, ceiling) = (inner.signal, inner.options.head_total_bytes_max);
             return Err(Error::unavailable(format!(
-                "recent {} exceed {} bytes because blocks cannot be written fast enough; try again \
-                 later (setting head-total-bytes-max)",
-                inner.signal, inner.options.head_total_bytes_max
+                "recent {signal} exceed {ceiling} bytes because blocks cannot be written fast enough; \
+                 try again later (the ceiling follows head.{signal}-size)"
             )));
         }
         let (lsn, logged) = log()?;
@@ -501,11 +495,7 @@ impl<E: Engine> Inner<E> {
     }
 
     /// Commits and shows the result in one go.
-    pub(crate) async fn commit(
-        &self,
-        change: &Change,
-        committed: &'static str,
-    ) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&self, change: &Change, committed: &'static str) -> Result<(), CommitError> {
         let mut manifest = self.manifest.lock().await;
         self.refresh_if_stale(&mut manifest).await?;
         let before = manifest.state().n;
@@ -647,10 +637,7 @@ fn handle(meta: &Arc<BlockMeta>, signal: Signal, store: &Store) -> BlockHandle {
 /// Handles for all blocks of a state, those of `old` as they are.
 fn handles(old: &[BlockHandle], state: &State, signal: Signal, store: &Store) -> Vec<BlockHandle> {
     let known: HashSet<Ulid> = old.iter().map(|b| b.meta.id).collect();
-    let kept = old
-        .iter()
-        .filter(|b| state.blocks.contains_key(&b.meta.id))
-        .cloned();
+    let kept = old.iter().filter(|b| state.blocks.contains_key(&b.meta.id)).cloned();
     let fresh = state
         .blocks
         .values()

@@ -30,11 +30,7 @@ pub(crate) struct ToyHead(pub(crate) Mutex<BTreeMap<String, Vec<Record>>>);
 
 impl ToyHead {
     pub(crate) fn apply(&self, tenant: &str, record: Record) {
-        self.0
-            .lock()
-            .entry(tenant.to_owned())
-            .or_default()
-            .push(record);
+        self.0.lock().entry(tenant.to_owned()).or_default().push(record);
     }
 }
 
@@ -192,11 +188,7 @@ impl World {
                 store: self.honest.clone(),
                 ..block.clone()
             };
-            records.extend(
-                read_block(&block)
-                    .await
-                    .expect("a visible block is readable"),
-            );
+            records.extend(read_block(&block).await.expect("a visible block is readable"));
         }
         records.sort_unstable();
         records

@@ -36,6 +36,8 @@ impl InFlight {
 /// Blocks with ids, described and ready to be uploaded. Their ids are in flight as long as this lives.
 pub(crate) struct Prepared {
     pub(crate) metas: Vec<Arc<BlockMeta>>,
+    /// Of the blocks, kept apart from `metas` so that a call that is cancelled before those exist cleans up as well.
+    ids: Vec<Ulid>,
     files: Vec<PreparedFile>,
     /// When the first upload began, by the monotonic clock.
     pub(crate) upload_started: Option<Duration>,
@@ -68,8 +70,8 @@ impl PreparedFile {
 impl Drop for Prepared {
     fn drop(&mut self) {
         let mut ids = self.in_flight.0.lock();
-        for meta in &self.metas {
-            ids.remove(&meta.id);
+        for id in &self.ids {
+            ids.remove(id);
         }
     }
 }
@@ -88,12 +90,10 @@ impl Prepared {
         ids: &crate::path::IdSource,
     ) -> Result<Prepared> {
         let with_ids: Vec<_> = drafts.into_iter().map(|d| (ids.next(), d)).collect();
-        in_flight
-            .0
-            .lock()
-            .extend(with_ids.iter().map(|(id, _)| *id));
+        in_flight.0.lock().extend(with_ids.iter().map(|(id, _)| *id));
         let mut prepared = Prepared {
             metas: Vec::new(),
+            ids: with_ids.iter().map(|(id, _)| *id).collect(),
             files: Vec::new(),
             upload_started: None,
             in_flight: in_flight.clone(),
@@ -116,12 +116,7 @@ impl Prepared {
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) async fn upload(
-        &mut self,
-        store: &Store,
-        now: Duration,
-        partly: &'static str,
-    ) -> Result<()> {
+    pub(crate) async fn upload(&mut self, store: &Store, now: Duration, partly: &'static str) -> Result<()> {
         self.upload_started.get_or_insert(now);
         let mut uploads = Vec::new();
         for file in &mut self.files {
@@ -181,9 +176,7 @@ fn describe(
         if let Some(Range { start, end }) = file.footer
             && (start > end || end > size)
         {
-            return wrong(format!(
-                "a footer {start}..{end} outside its file of {size} bytes"
-            ));
+            return wrong(format!("a footer {start}..{end} outside its file of {size} bytes"));
         }
         described.push(FileMeta {
             name: file.name.clone(),

@@ -51,8 +51,7 @@ impl<E: Engine> Shard<E> {
             for job in &jobs {
                 runs.push(inner.run_job(job));
             }
-            let mut runs = futures::stream::iter(runs)
-                .buffer_unordered(inner.options.compaction_jobs_max.max(1));
+            let mut runs = futures::stream::iter(runs).buffer_unordered(inner.options.compaction_jobs_max.max(1));
             while let Some(done) = runs.try_next().await? {
                 merged += u64::from(done);
             }
@@ -83,10 +82,7 @@ impl<E: Engine> Shard<E> {
         };
         match inner.commit(&change, "expire-committed").await {
             Ok(()) => {
-                inner
-                    .counters
-                    .expired_blocks
-                    .fetch_add(count, Ordering::Relaxed);
+                inner.counters.expired_blocks.fetch_add(count, Ordering::Relaxed);
                 tracing::info!(signal = %inner.signal, blocks = count, "blocks older than the retention removed");
                 Ok(count)
             }
@@ -114,10 +110,7 @@ impl<E: Engine> Inner<E> {
             Err(e) => {
                 self.counters.merge_failures.fetch_add(1, Ordering::Relaxed);
                 match e.kind {
-                    ErrorKind::Unavailable
-                    | ErrorKind::Timeout
-                    | ErrorKind::Cancelled
-                    | ErrorKind::Fenced => Err(e),
+                    ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Fenced => Err(e),
                     _ => {
                         self.quarantine(job, &e).await?;
                         Ok(false)
@@ -139,15 +132,7 @@ impl<E: Engine> Inner<E> {
         let drafts = self.engine.merge(merge).await?;
         check(job, &drafts, keep_from)?;
         let created_ms = self.clock.now_ms();
-        let mut blocks = Prepared::new(
-            drafts,
-            self.signal,
-            job.level,
-            created_ms,
-            &self.in_flight,
-            &self.ids,
-        )
-        .await?;
+        let mut blocks = Prepared::new(drafts, self.signal, job.level, created_ms, &self.in_flight, &self.ids).await?;
         blocks
             .upload(&self.store, self.clock.monotonic(), "merge-uploading")
             .await?;
@@ -163,12 +148,8 @@ impl<E: Engine> Inner<E> {
         let input_bytes = job.inputs.iter().map(|m| m.bytes()).sum();
         let counters = &self.counters;
         counters.merges.fetch_add(1, Ordering::Relaxed);
-        counters
-            .merge_input_bytes
-            .fetch_add(input_bytes, Ordering::Relaxed);
-        counters
-            .merge_output_bytes
-            .fetch_add(blocks.bytes(), Ordering::Relaxed);
+        counters.merge_input_bytes.fetch_add(input_bytes, Ordering::Relaxed);
+        counters.merge_output_bytes.fetch_add(blocks.bytes(), Ordering::Relaxed);
         tracing::info!(
             signal = %self.signal,
             tenant = job.tenant,
@@ -191,15 +172,12 @@ impl<E: Engine> Inner<E> {
             match self.commit(change, "merge-committed").await {
                 Ok(()) => return Ok(true),
                 Err(CommitError::Conflict { missing }) => {
-                    self.counters
-                        .merge_conflicts
-                        .fetch_add(1, Ordering::Relaxed);
+                    self.counters.merge_conflicts.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(signal = %self.signal, ?missing, "merge given up, its inputs are gone");
                     return Ok(false);
                 }
                 Err(CommitError::Store(e))
-                    if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout)
-                        && !self.outlived(blocks) =>
+                    if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) && !self.outlived(blocks) =>
                 {
                     let wait = backoff.next(&self.rng);
                     tracing::warn!(signal = %self.signal, error = %e, ?wait, "merge could not be committed, trying again");

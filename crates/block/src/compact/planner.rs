@@ -123,12 +123,7 @@ fn plan_tenant(
     };
     let mut used: HashSet<Ulid> = HashSet::new();
     for level in 0..options.windows.len() + EXTRA_LEVELS {
-        let window = options
-            .windows
-            .get(level)
-            .copied()
-            .unwrap_or(last_window)
-            .max(1);
+        let window = options.windows.get(level).copied().unwrap_or(last_window).max(1);
         let extra = level >= options.windows.len();
         // A block of a lower level waits for siblings until the window below has closed.
         let below = level
@@ -187,16 +182,12 @@ fn has_closed(time: i64, window: i64, now: Now) -> bool {
 }
 
 /// Cuts a group into runs of `least` to `fan_in_max` neighbours that fit the size ceiling.
-fn hands(
-    group: &[&Arc<BlockMeta>],
-    least: usize,
-    options: &PlannerOptions,
-) -> Vec<Vec<Arc<BlockMeta>>> {
+fn hands(group: &[&Arc<BlockMeta>], least: usize, options: &PlannerOptions) -> Vec<Vec<Arc<BlockMeta>>> {
     let mut hands = Vec::new();
     let (mut hand, mut bytes) = (Vec::new(), 0u64);
     for &block in group {
-        let full = hand.len() >= options.fan_in_max.max(2)
-            || bytes.saturating_add(block.bytes()) > options.block_bytes_max;
+        let full =
+            hand.len() >= options.fan_in_max.max(2) || bytes.saturating_add(block.bytes()) > options.block_bytes_max;
         if full {
             hands.push(std::mem::take(&mut hand));
             bytes = 0;

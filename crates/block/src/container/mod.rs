@@ -87,17 +87,12 @@ impl Section {
         }
         let crc = crc32c(&stored);
         if crc != self.crc32c {
-            return Err(corrupt(format!(
-                "checksum {:08x} expected, got {crc:08x}",
-                self.crc32c
-            )));
+            return Err(corrupt(format!("checksum {:08x} expected, got {crc:08x}", self.crc32c)));
         }
         if !self.compressed {
             return Ok(stored);
         }
-        packing::unpack(&stored, self.raw_len)
-            .map(Bytes::from)
-            .map_err(corrupt)
+        packing::unpack(&stored, self.raw_len).map(Bytes::from).map_err(corrupt)
     }
 }
 

@@ -150,11 +150,8 @@ impl Container {
     }
 
     fn expect_section(&self, kind: u16, ordinal: u32) -> Result<&Section> {
-        self.section(kind, ordinal).ok_or_else(|| {
-            self.named(Error::corrupt(format!(
-                "section {kind}.{ordinal} is missing"
-            )))
-        })
+        self.section(kind, ordinal)
+            .ok_or_else(|| self.named(Error::corrupt(format!("section {kind}.{ordinal} is missing"))))
     }
 
     /// A whole section: fetched, checked, decompressed.
@@ -175,10 +172,7 @@ impl Container {
             (Err(e), Source::Object { store, path }) if e.kind == ErrorKind::Corrupt => {
                 tracing::warn!(%path, error = %e, "checksum failed, reading again past the cache");
                 store.forget(path, section.range.clone());
-                let fresh = store
-                    .without_cache()
-                    .get_range(path, section.range.clone())
-                    .await?;
+                let fresh = store.without_cache().get_range(path, section.range.clone()).await?;
                 section.decode(fresh).map_err(|e| self.named(e))
             }
             (result, _) => result.map_err(|e| self.named(e)),
@@ -208,12 +202,7 @@ impl Container {
     ///
     /// # Errors
     /// `Corrupt` when the section is missing, compressed or shorter; those of the store.
-    pub async fn read_ranges(
-        &self,
-        kind: u16,
-        ordinal: u32,
-        ranges: &[Range<u64>],
-    ) -> Result<Vec<Bytes>> {
+    pub async fn read_ranges(&self, kind: u16, ordinal: u32, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let section = self.expect_section(kind, ordinal)?;
         if section.compressed {
             return Err(self.named(Error::corrupt(format!(
@@ -274,13 +263,7 @@ impl Container {
         };
         let mut out: Vec<Option<Bytes>> = ranges
             .iter()
-            .map(|r| {
-                if r.is_empty() {
-                    Some(Bytes::new())
-                } else {
-                    from_tail(r)
-                }
-            })
+            .map(|r| if r.is_empty() { Some(Bytes::new()) } else { from_tail(r) })
             .collect();
         let cold: Vec<Range<u64>> = ranges
             .iter()
@@ -310,16 +293,9 @@ impl Container {
     }
 }
 
-async fn fetch_footer(
-    store: &Store,
-    path: &str,
-    size: u64,
-    recorded: Option<Range<u64>>,
-) -> Result<Footer> {
+async fn fetch_footer(store: &Store, path: &str, size: u64, recorded: Option<Range<u64>>) -> Result<Footer> {
     if size < HEADER_BYTES + TRAILER_BYTES {
-        return Err(Error::corrupt(format!(
-            "{size} bytes are too few for a container"
-        )));
+        return Err(Error::corrupt(format!("{size} bytes are too few for a container")));
     }
     let from = match recorded {
         Some(range) if range.end == size && range.start <= size - TRAILER_BYTES => range.start,
@@ -376,9 +352,7 @@ fn parse_footer(tail: Bytes, tail_from: u64, size: u64) -> Result<Footer> {
     }
     let start = footer_start(&tail, size)?;
     let Some(footer_at) = start.checked_sub(tail_from) else {
-        return Err(Error::corrupt(
-            "the footer begins before its recorded range",
-        ));
+        return Err(Error::corrupt("the footer begins before its recorded range"));
     };
     // Both are offsets into `tail`: footer_start has checked the trailer and its distance from the end.
     let trailer_at = tail.len() - TRAILER_BYTES as usize;
@@ -391,8 +365,7 @@ fn parse_footer(tail: Bytes, tail_from: u64, size: u64) -> Result<Footer> {
             "footer checksum {stored_crc:08x} expected, got {crc:08x}"
         )));
     }
-    let sections =
-        parse_sections(footer, start).map_err(|e| Error::corrupt(format!("footer: {e}")))?;
+    let sections = parse_sections(footer, start).map_err(|e| Error::corrupt(format!("footer: {e}")))?;
     if !sections.is_sorted_by(|a, b| (a.kind, a.ordinal) < (b.kind, b.ordinal)) {
         return Err(Error::corrupt("footer: sections are not in order"));
     }

@@ -21,15 +21,13 @@ fn sample() -> BlockFile {
     let mut w = ContainerWriter::in_memory();
     w.section(7, 0, &b"cold ".repeat(1000), Compression::Zstd(1))
         .expect("a new section");
-    w.section(1, 2, b"plain", Compression::None)
-        .expect("a new section");
+    w.section(1, 2, b"plain", Compression::None).expect("a new section");
     w.section_start(3, 0).expect("a new section");
     assert_eq!(w.append(b"page one").expect("open"), 0);
     assert_eq!(w.append(b"page two").expect("open"), 8);
     w.section_end().expect("open");
     w.start_hot();
-    w.section(9, 0, b"hot", Compression::None)
-        .expect("a new section");
+    w.section(9, 0, b"hot", Compression::None).expect("a new section");
     w.finish("data").expect("nothing is open")
 }
 
@@ -53,10 +51,7 @@ async fn stored(file: &BlockFile, footer: bool) -> BlockHandle {
         }],
         facts: BTreeMap::new(),
     };
-    store
-        .upload("b/data", bytes)
-        .await
-        .expect("memory takes it");
+    store.upload("b/data", bytes).await.expect("memory takes it");
     BlockHandle {
         meta: Arc::new(meta),
         store,
@@ -69,18 +64,13 @@ async fn sections_come_back() {
     let file = sample();
     for footer_recorded in [true, false] {
         let block = stored(&file, footer_recorded).await;
-        let c = Container::open(&block, "data")
-            .await
-            .expect("it is a container");
+        let c = Container::open(&block, "data").await.expect("it is a container");
         let kinds: Vec<_> = c.sections().iter().map(|s| (s.kind, s.ordinal)).collect();
         assert_eq!(kinds, [(1, 2), (3, 0), (7, 0), (9, 0)]);
         assert_eq!(c.read(1, 2).await.expect("there"), "plain");
         assert_eq!(c.read(7, 0).await.expect("there"), b"cold ".repeat(1000));
         assert!(c.section(7, 0).expect("there").compressed);
-        let pages = c
-            .read_ranges(3, 0, &[8..16, 0..4, 16..16])
-            .await
-            .expect("inside");
+        let pages = c.read_ranges(3, 0, &[8..16, 0..4, 16..16]).await.expect("inside");
         assert_eq!(pages, ["page two", "page", ""]);
         let many = c.read_many(&[(9, 0), (1, 2)]).await.expect("there");
         assert_eq!(many, ["hot", "plain"]);
@@ -101,14 +91,8 @@ async fn hot_sections_come_with_the_footer() {
     file.name = "hot".into();
     let block = stored(&file, true).await;
     let bytes = memory(&file);
-    block
-        .store
-        .upload("b/hot", bytes)
-        .await
-        .expect("memory takes it");
-    let c = Container::open(&block, "hot")
-        .await
-        .expect("it is a container");
+    block.store.upload("b/hot", bytes).await.expect("memory takes it");
+    let c = Container::open(&block, "hot").await.expect("it is a container");
     block.store.delete("b/hot").await.expect("memory deletes");
     assert_eq!(c.read(9, 0).await.expect("in memory"), "hot");
     let cold = c.read(3, 0).await.expect_err("deleted");
@@ -124,45 +108,31 @@ async fn a_spooled_file_is_the_same_file() {
     let path = dir.path().join("x");
     let mut w = ContainerWriter::create(&path).expect("a new file");
     assert!(w.is_empty());
-    w.section(1, 0, b"abc", Compression::None)
-        .expect("a new section");
+    w.section(1, 0, b"abc", Compression::None).expect("a new section");
     let spooled = w.finish("x").expect("nothing is open");
     let mut w = ContainerWriter::in_memory();
-    w.section(1, 0, b"abc", Compression::None)
-        .expect("a new section");
+    w.section(1, 0, b"abc", Compression::None).expect("a new section");
     assert_eq!(w.len(), 11);
     let in_memory = w.finish("x").expect("nothing is open");
     assert_eq!(memory(&spooled), memory(&in_memory));
     assert_eq!(spooled.footer, in_memory.footer);
-    assert!(
-        ContainerWriter::create(&path).is_err(),
-        "nothing is overwritten"
-    );
+    assert!(ContainerWriter::create(&path).is_err(), "nothing is overwritten");
 }
 
 #[test]
 fn misuse_is_refused() {
     let mut w = ContainerWriter::in_memory();
-    w.section(1, 0, b"a", Compression::None)
-        .expect("a new section");
+    w.section(1, 0, b"a", Compression::None).expect("a new section");
     assert!(w.section(1, 0, b"a", Compression::None).is_err(), "twice");
-    assert!(
-        w.append(b"x").is_err() && w.section_end().is_err(),
-        "none open"
-    );
+    assert!(w.append(b"x").is_err() && w.section_end().is_err(), "none open");
     w.section_start(2, 0).expect("a new section");
-    assert!(
-        w.section(3, 0, b"a", Compression::None).is_err(),
-        "one open"
-    );
+    assert!(w.section(3, 0, b"a", Compression::None).is_err(), "one open");
     assert!(w.finish("x").is_err(), "one open");
 }
 
 #[test]
 fn an_empty_container_is_fine() {
-    let file = ContainerWriter::in_memory()
-        .finish("x")
-        .expect("nothing is open");
+    let file = ContainerWriter::in_memory().finish("x").expect("nothing is open");
     assert!(
         Container::from_bytes(memory(&file))
             .expect("valid")
@@ -181,11 +151,7 @@ async fn every_flipped_bit_is_found() {
             continue;
         };
         // Bytes 0..8 are for people and tools; nothing depends on them.
-        assert!(
-            at < 8 || c.verify().await.is_err(),
-            "byte {at} of {}",
-            good.len()
-        );
+        assert!(at < 8 || c.verify().await.is_err(), "byte {at} of {}", good.len());
     }
 }
 
@@ -194,9 +160,7 @@ fn a_newer_version_is_told_apart_from_damage() {
     let mut bytes = memory(&sample()).to_vec();
     let at = bytes.len() - 12;
     bytes[at] = 2;
-    let e = Container::from_bytes(bytes.into())
-        .err()
-        .expect("unknown version");
+    let e = Container::from_bytes(bytes.into()).err().expect("unknown version");
     assert_eq!(e.kind, ErrorKind::Unsupported);
     assert_eq!(e.message, "container version 2; this build reads 1");
 }

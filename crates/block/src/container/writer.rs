@@ -9,18 +9,14 @@ use trilith_codec::{Crc32c, crc32c, crc32c_append, put_uvarint};
 use trilith_model::{Error, ErrorKind, Result};
 
 use super::{
-    Compression, HEADER_BYTES, HEADER_MAGIC, SECTION_RAW_BYTES_MAX, Section, TRAILER_BYTES,
-    TRAILER_MAGIC, VERSION,
+    Compression, HEADER_BYTES, HEADER_MAGIC, SECTION_RAW_BYTES_MAX, Section, TRAILER_BYTES, TRAILER_MAGIC, VERSION,
 };
 use crate::engine::{BlockFile, FileBody};
 use crate::packing;
 
 enum Sink {
     Memory(Vec<u8>),
-    File {
-        path: PathBuf,
-        file: BufWriter<File>,
-    },
+    File { path: PathBuf, file: BufWriter<File> },
 }
 
 /// Appends sections; [`ContainerWriter::finish`] writes the footer. A writer that is dropped before leaves no valid
@@ -91,13 +87,7 @@ impl ContainerWriter {
     /// # Errors
     /// `Internal` when (kind, ordinal) was written before or the section is too large; `Unavailable` when the disk is
     /// full.
-    pub fn section(
-        &mut self,
-        kind: u16,
-        ordinal: u32,
-        bytes: &[u8],
-        compression: Compression,
-    ) -> Result<()> {
+    pub fn section(&mut self, kind: u16, ordinal: u32, bytes: &[u8], compression: Compression) -> Result<()> {
         self.check_new(kind, ordinal)?;
         let raw_len = bytes.len() as u64;
         if raw_len > SECTION_RAW_BYTES_MAX {
@@ -108,8 +98,7 @@ impl ContainerWriter {
         let packed = match compression {
             Compression::None => None,
             Compression::Zstd(level) => Some(
-                packing::pack(bytes, level)
-                    .map_err(|e| Error::internal(format!("section {kind}.{ordinal}: {e}")))?,
+                packing::pack(bytes, level).map_err(|e| Error::internal(format!("section {kind}.{ordinal}: {e}")))?,
             ),
         };
         // Stored plain when compression does not pay: the reader saves the work, and range reads become possible.
@@ -192,8 +181,7 @@ impl ContainerWriter {
         let footer_start = self.at;
         self.sections.sort_by_key(|s| (s.kind, s.ordinal));
         let footer = encode_footer(&self.sections);
-        let footer_len =
-            u32::try_from(footer.len()).map_err(|_| Error::internal("the footer exceeds 4 GiB"))?;
+        let footer_len = u32::try_from(footer.len()).map_err(|_| Error::internal("the footer exceeds 4 GiB"))?;
         let mut trailer = Vec::with_capacity(TRAILER_BYTES as usize);
         trailer.extend_from_slice(&footer_len.to_le_bytes());
         let file_len = footer_start + footer.len() as u64 + TRAILER_BYTES;
@@ -224,14 +212,8 @@ impl ContainerWriter {
             return Err(Error::internal("the section before was not ended"));
         }
         // Containers hold tens of sections; sections in bulk belong into one section with a directory.
-        if self
-            .sections
-            .iter()
-            .any(|s| s.kind == kind && s.ordinal == ordinal)
-        {
-            return Err(Error::internal(format!(
-                "section {kind}.{ordinal} was written before"
-            )));
+        if self.sections.iter().any(|s| s.kind == kind && s.ordinal == ordinal) {
+            return Err(Error::internal(format!("section {kind}.{ordinal} was written before")));
         }
         Ok(())
     }
@@ -271,9 +253,7 @@ fn encode_footer(sections: &[Section]) -> Vec<u8> {
 /// A full disk passes; everything else about a scratch file is our own trouble.
 fn io_error(path: &Path, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            ErrorKind::Unavailable
-        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     };
     Error::new(kind, format!("{}: {error}", path.display()))

@@ -76,10 +76,7 @@ impl Delta {
     pub fn decode(bytes: &[u8], shard: &str, n: u64) -> Result<Self> {
         let delta: Delta = envelope::decode(Kind::Delta, bytes)?;
         if delta.shard != shard || delta.n != n {
-            return Err(Error::corrupt(format!(
-                "holds delta {} of {}",
-                delta.n, delta.shard
-            )));
+            return Err(Error::corrupt(format!("holds delta {} of {}", delta.n, delta.shard)));
         }
         Ok(delta)
     }

@@ -29,8 +29,7 @@ pub(super) enum Kind {
 }
 
 pub(super) fn encode<T: Serialize>(kind: Kind, body: &T) -> Result<Bytes> {
-    let raw = serde_json::to_vec(body)
-        .map_err(|e| Error::internal(format!("manifest object does not encode: {e}")))?;
+    let raw = serde_json::to_vec(body).map_err(|e| Error::internal(format!("manifest object does not encode: {e}")))?;
     let packed = packing::pack(&raw, packing::LEVEL)
         .map_err(|e| Error::internal(format!("manifest object does not compress: {e}")))?;
     let mut out = Vec::with_capacity(HEADER_BYTES + packed.len() + CRC_BYTES);
@@ -77,9 +76,7 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T>
         )));
     }
     if raw_len > RAW_BYTES_MAX {
-        return Err(Error::corrupt(format!(
-            "{raw_len} bytes exceed {RAW_BYTES_MAX}"
-        )));
+        return Err(Error::corrupt(format!("{raw_len} bytes exceed {RAW_BYTES_MAX}")));
     }
     let raw = packing::unpack(r.rest(), raw_len).map_err(Error::corrupt)?;
     serde_json::from_slice(&raw).map_err(|e| Error::corrupt(format!("body: {e}")))

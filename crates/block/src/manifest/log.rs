@@ -141,8 +141,7 @@ impl Manifest {
     /// `Corrupt` with the name of the delta; those of the store. The state is that of the last good delta then.
     pub async fn catch_up(&mut self) -> Result<bool> {
         let before = self.state.n;
-        while let Some(delta) = read_delta(&self.store, &self.state.shard, self.state.n + 1).await?
-        {
+        while let Some(delta) = read_delta(&self.store, &self.state.shard, self.state.n + 1).await? {
             self.apply(&delta)?;
         }
         Ok(self.state.n != before)
@@ -155,10 +154,7 @@ impl Manifest {
     /// Those of `load`.
     pub async fn refresh(&mut self, signal: Signal) -> Result<()> {
         let snapshots = numbers(&self.store, &folder(&self.state.shard, "snap")).await?;
-        if snapshots
-            .last()
-            .is_some_and(|&newest| newest > self.state.n)
-        {
+        if snapshots.last().is_some_and(|&newest| newest > self.state.n) {
             let purged = std::mem::take(&mut self.purged);
             *self = Manifest::load(self.store.clone(), signal).await?;
             self.purged = purged;
@@ -205,10 +201,7 @@ impl Manifest {
             }
             PutOutcome::Exists => {
                 let Some(winner) = read_delta(&self.store, &self.state.shard, n).await? else {
-                    return Err(Error::unavailable(format!(
-                        "{path} exists and cannot be read yet"
-                    ))
-                    .into());
+                    return Err(Error::unavailable(format!("{path} exists and cannot be read yet")).into());
                 };
                 self.apply(&winner)?;
                 let won = winner.nonce == change.nonce;
@@ -221,12 +214,9 @@ impl Manifest {
     }
 
     fn apply(&mut self, delta: &Delta) -> Result<()> {
-        self.state.apply(delta).map_err(|e| {
-            e.context(format!(
-                "manifest delta {}",
-                delta_path(&self.state.shard, delta.n)
-            ))
-        })?;
+        self.state
+            .apply(delta)
+            .map_err(|e| e.context(format!("manifest delta {}", delta_path(&self.state.shard, delta.n))))?;
         for id in &delta.purged {
             self.purged.remove(id);
         }
@@ -268,9 +258,7 @@ pub async fn write_snapshot(store: &Store, state: State, clock: &dyn Clock) -> R
     let (shard, n) = (state.shard.clone(), state.n);
     let bytes = task::background(move || state.encode()).await??;
     // Somebody else's snapshot of the same number has the same content.
-    store
-        .put_if_absent(&snapshot_path(&shard, n), bytes)
-        .await?;
+    store.put_if_absent(&snapshot_path(&shard, n), bytes).await?;
     crash::point("snapshot-put");
     if read_snapshot(store, &shard, n).await?.is_none() {
         return Err(Error::corrupt(format!(

@@ -68,8 +68,7 @@ impl State {
     /// what an earlier attempt has added would show everything twice.
     pub(super) fn has(&self, change: &Change) -> bool {
         let writer = self.writer(&change.writer);
-        let covered = writer.epoch == change.epoch
-            && change.wal_upto.is_some_and(|upto| upto <= writer.wal_upto);
+        let covered = writer.epoch == change.epoch && change.wal_upto.is_some_and(|upto| upto <= writer.wal_upto);
         covered || !change.add.is_empty() && change.add.iter().all(|b| self.knows(b.id))
     }
 
@@ -89,10 +88,7 @@ impl State {
     /// `Corrupt` when it does not follow from the state: no correct writer commits such a delta.
     pub fn apply(&mut self, delta: &Delta) -> Result<()> {
         if delta.n != self.n.wrapping_add(1) {
-            return Err(Error::corrupt(format!(
-                "delta {} does not follow {}",
-                delta.n, self.n
-            )));
+            return Err(Error::corrupt(format!("delta {} does not follow {}", delta.n, self.n)));
         }
         let writer = self.writer(&delta.writer);
         if delta.epoch < writer.epoch {
@@ -109,9 +105,7 @@ impl State {
         }
         for id in &delta.remove {
             if !self.blocks.contains_key(id) || !seen.insert(*id) {
-                return Err(Error::corrupt(format!(
-                    "removes block {id}, which is not there"
-                )));
+                return Err(Error::corrupt(format!("removes block {id}, which is not there")));
             }
         }
         self.n = delta.n;
@@ -154,15 +148,11 @@ impl State {
     pub fn decode(bytes: &[u8], shard: &str, n: u64) -> Result<Self> {
         let state: State = envelope::decode(Kind::Snapshot, bytes)?;
         if state.shard != shard || state.n != n {
-            return Err(Error::corrupt(format!(
-                "holds snapshot {} of {}",
-                state.n, state.shard
-            )));
+            return Err(Error::corrupt(format!("holds snapshot {} of {}", state.n, state.shard)));
         }
         state.blocks.values().try_for_each(|b| b.check())?;
-        let removed_is_safe = |r: &Removed| {
-            TenantId::new(&r.tenant).is_ok() && r.files.iter().all(|name| is_file_name(name))
-        };
+        let removed_is_safe =
+            |r: &Removed| TenantId::new(&r.tenant).is_ok() && r.files.iter().all(|name| is_file_name(name));
         if !state.removed.values().all(removed_is_safe) {
             return Err(Error::corrupt("bad name of a removed block"));
         }
@@ -175,16 +165,11 @@ mod blocks_as_list {
     use super::*;
     use serde::{Deserializer, Serializer, de};
 
-    pub fn serialize<S: Serializer>(
-        blocks: &BTreeMap<Ulid, Arc<BlockMeta>>,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(blocks: &BTreeMap<Ulid, Arc<BlockMeta>>, s: S) -> Result<S::Ok, S::Error> {
         s.collect_seq(blocks.values())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<BTreeMap<Ulid, Arc<BlockMeta>>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<Ulid, Arc<BlockMeta>>, D::Error> {
         let list = Vec::<Arc<BlockMeta>>::deserialize(d)?;
         let count = list.len();
         let blocks: BTreeMap<_, _> = list.into_iter().map(|b| (b.id, b)).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use trilith_model::{Clock as _, ErrorKind, Signal};
+use trilith_model::{ErrorKind, Signal};
 use trilith_testkit::faulty::{Fault, FaultRates, Op, Strike};
 use ulid::Ulid;
 
@@ -84,13 +84,10 @@ async fn replace(world: &World, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = stored.to_vec();
     change(&mut bytes);
     world.honest.delete(path).await.expect("deletes");
-    world
-        .honest
-        .upload(path, Bytes::from(bytes))
-        .await
-        .expect("uploads");
+    world.honest.upload(path, Bytes::from(bytes)).await.expect("uploads");
 }
 
+#[allow(clippy::ptr_arg, reason = "it stands beside Vec::clear")]
 fn flip(bytes: &mut Vec<u8>) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -111,11 +108,7 @@ async fn load_gives_what_was_committed() {
     assert_eq!(loaded.state().blocks.len(), 300);
     assert_eq!(loaded.state().writer("w").wal_upto, 600);
     assert!(!loaded.snapshot_due());
-    let snapshots = world
-        .honest
-        .list("meta/metrics-0/snap")
-        .await
-        .expect("lists");
+    let snapshots = world.honest.list("meta/metrics-0/snap").await.expect("lists");
     assert_eq!(snapshots.len(), 2);
 }
 
@@ -124,21 +117,11 @@ async fn a_damaged_snapshot_costs_older_ones() {
     let world = World::new(2);
     let m = filled(&world, 600).await;
     replace(&world, &snapshot_path(SHARD, 512), flip).await;
-    assert_eq!(
-        load(&world).await.expect("by the older one").state(),
-        m.state()
-    );
+    assert_eq!(load(&world).await.expect("by the older one").state(), m.state());
     replace(&world, &snapshot_path(SHARD, 256), |b| b.truncate(3)).await;
-    assert_eq!(
-        load(&world).await.expect("by the log alone").state(),
-        m.state()
-    );
+    assert_eq!(load(&world).await.expect("by the log alone").state(), m.state());
     // Now the log is needed from the start; without its start nobody may go on.
-    world
-        .honest
-        .delete(&delta_path(SHARD, 1))
-        .await
-        .expect("deletes");
+    world.honest.delete(&delta_path(SHARD, 1)).await.expect("deletes");
     let e = load(&world).await.err().expect("cannot be read");
     assert_eq!(e.kind, ErrorKind::Corrupt);
     for part in [delta_path(SHARD, 1), snapshot_path(SHARD, 512)] {
@@ -158,12 +141,7 @@ async fn a_damaged_or_missing_delta_stops_with_its_name() {
             "missing" => world.honest.delete(&path).await.expect("deletes"),
             "swap" => {
                 let other = delta_path(SHARD, 5);
-                let other = world
-                    .honest
-                    .get(&other)
-                    .await
-                    .expect("reads")
-                    .expect("there");
+                let other = world.honest.get(&other).await.expect("reads").expect("there");
                 replace(&world, &path, |b| *b = other.to_vec()).await;
             }
             _ => {
@@ -237,10 +215,7 @@ async fn an_older_epoch_is_fenced_and_its_deltas_are_void() {
     let world = World::new(6);
     let mut zombie = filled(&world, 1).await;
     let mut heir = load(&world).await.expect("whole");
-    let fence = Change {
-        epoch: 2,
-        ..change(50)
-    };
+    let fence = Change { epoch: 2, ..change(50) };
     heir.commit(&fence).await.expect("alone");
     let e = zombie.commit(&adding(2)).await.expect_err("fenced");
     assert!(matches!(e, CommitError::Fenced { epoch: 2, .. }));
@@ -292,21 +267,14 @@ async fn superseded_objects_go_after_a_day() {
         let folder = format!("meta/metrics-0/{what}");
         world.honest.list(&folder).await.expect("lists").len()
     };
-    assert_eq!(
-        (count("log").await, count("snap").await),
-        (1024, 4),
-        "too young"
-    );
+    assert_eq!((count("log").await, count("snap").await), (1024, 4), "too young");
     world.clock.advance(Duration::from_secs(25 * 3600));
     let m = filled_on(&world, 256).await;
     // Snapshots 768, 1024 and 1280 stay, and the deltas after the first of them.
     assert_eq!((count("log").await, count("snap").await), (512, 3));
     assert_eq!(load(&world).await.expect("whole").state(), m.state());
     replace(&world, &snapshot_path(SHARD, 1280), flip).await;
-    assert_eq!(
-        load(&world).await.expect("by an older one").state(),
-        m.state()
-    );
+    assert_eq!(load(&world).await.expect("by an older one").state(), m.state());
 }
 
 /// Goes on after `filled`.
@@ -328,16 +296,9 @@ async fn a_writer_that_slept_finds_its_way_back() {
     let mut sleeper = filled(&world, 1).await;
     filled_on(&world, 300).await;
     for n in 2..=200 {
-        world
-            .honest
-            .delete(&delta_path(SHARD, n))
-            .await
-            .expect("deletes");
+        world.honest.delete(&delta_path(SHARD, n)).await.expect("deletes");
     }
-    sleeper
-        .refresh(Signal::Metrics)
-        .await
-        .expect("by the snapshot");
+    sleeper.refresh(Signal::Metrics).await.expect("by the snapshot");
     assert_eq!(sleeper.state(), load(&world).await.expect("whole").state());
 }
 
@@ -364,10 +325,7 @@ fn snapshots_round_trip() {
 /// Two writers under faults, each retrying its own changes: all of them are there, once.
 async fn race(seed: u64) {
     let world = World::new(9);
-    let mut writers = [
-        load(&world).await.expect("empty"),
-        load(&world).await.expect("empty"),
-    ];
+    let mut writers = [load(&world).await.expect("empty"), load(&world).await.expect("empty")];
     world.faulty.set_rates(
         seed,
         FaultRates {
@@ -395,32 +353,16 @@ async fn race(seed: u64) {
     assert_eq!(writers[1].state(), loaded.state());
 }
 
-/// Load time and size with many blocks; `--ignored --nocapture` in a release build.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn a_hundred_thousand_blocks() {
-    let world = World::new(10);
+/// The encoding must stay in proportion: a start with many blocks is a matter of a second.
+#[test]
+fn ten_thousand_blocks_round_trip() {
     let mut state = State::new(SHARD);
     let mut step = change(1);
-    step.add = (1..=100_000).map(block).collect();
-    state
-        .apply(&Delta::new(&step, SHARD, 1, vec![]))
-        .expect("the first");
-    let clock = trilith_model::SystemClock;
-    let start = clock.monotonic();
+    step.add = (1..=10_000).map(block).collect();
+    state.apply(&Delta::new(&step, SHARD, 1, vec![])).expect("the first");
     let bytes = state.encode().expect("encodes");
-    let encoded = clock.monotonic();
-    let decoded = State::decode(&bytes, SHARD, 1).expect("decodes");
-    let done = clock.monotonic();
-    assert_eq!(decoded.blocks.len(), 100_000);
-    drop(world);
-    tracing::info!(bytes = bytes.len(), encode = ?encoded - start, decode = ?done - encoded, "snapshot");
-    panic!(
-        "{} bytes, encode {:?}, decode {:?}",
-        bytes.len(),
-        encoded - start,
-        done - encoded
-    );
+    assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
+    assert_eq!(State::decode(&bytes, SHARD, 1).expect("decodes"), state);
 }
 
 proptest! {

@@ -135,15 +135,7 @@ impl<E: Engine> Inner<E> {
         let drafts = task::background(move || engine.cut(&head))
             .await?
             .map_err(|e: Error| e.context(format!("cut of {}", self.signal)))?;
-        let blocks = Prepared::new(
-            drafts,
-            self.signal,
-            0,
-            self.clock.now_ms(),
-            &self.in_flight,
-            &self.ids,
-        )
-        .await?;
+        let blocks = Prepared::new(drafts, self.signal, 0, self.clock.now_ms(), &self.in_flight, &self.ids).await?;
         tracing::debug!(
             signal = %self.signal,
             blocks = blocks.metas.len(),
@@ -169,9 +161,9 @@ impl<E: Engine> Inner<E> {
     /// Whether uploads are so old that another process could take them for orphans. They are given up then, long
     /// before anybody deletes them.
     pub(crate) fn outlived(&self, blocks: &Prepared) -> bool {
-        blocks.upload_started.is_some_and(|started| {
-            self.clock.monotonic().saturating_sub(started) > self.options.orphan_age / 2
-        })
+        blocks
+            .upload_started
+            .is_some_and(|started| self.clock.monotonic().saturating_sub(started) > self.options.orphan_age / 2)
     }
 
     fn discard_frozen(&self, last_lsn: u64) {

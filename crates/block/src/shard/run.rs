@@ -115,9 +115,8 @@ impl<E: Engine> Shard<E> {
         let mut backoff = Backoff::default();
         let mut last_orphans: Option<Duration> = None;
         while !inner.is_fenced() {
-            let orphans_due = last_orphans.is_none_or(|at| {
-                inner.clock.monotonic().saturating_sub(at) >= inner.options.orphan_interval
-            });
+            let orphans_due = last_orphans
+                .is_none_or(|at| inner.clock.monotonic().saturating_sub(at) >= inner.options.orphan_interval);
             let wait = match self.maintain(orphans_due).await {
                 Ok(()) => {
                     if orphans_due {

@@ -68,8 +68,7 @@ pub(crate) struct Counters {
 impl Counters {
     pub(super) fn cut(&self, blocks: &Prepared) {
         self.cuts.fetch_add(1, Ordering::Relaxed);
-        self.cut_blocks
-            .fetch_add(blocks.metas.len() as u64, Ordering::Relaxed);
+        self.cut_blocks.fetch_add(blocks.metas.len() as u64, Ordering::Relaxed);
         self.cut_bytes.fetch_add(blocks.bytes(), Ordering::Relaxed);
     }
 
@@ -89,9 +88,7 @@ impl<E: Engine> Shard<E> {
             frozen_heads: u64::from(frozen.is_some()),
             frozen_bytes: frozen.map_or(0, |h| h.bytes()),
             frozen_items: frozen.map_or(0, |h| h.items()),
-            active_age: live
-                .first_at
-                .map_or(Duration::ZERO, |at| now.saturating_sub(at)),
+            active_age: live.first_at.map_or(Duration::ZERO, |at| now.saturating_sub(at)),
         }
     }
 

@@ -195,12 +195,7 @@ fn merge(blocks: &mut Vec<Arc<BlockMeta>>, job: &Job, id: u64) -> u64 {
     out.level = job.level;
     out.time_min = job.inputs.iter().map(|b| b.time_min).min().expect("inputs");
     out.time_max = job.inputs.iter().map(|b| b.time_max).max().expect("inputs");
-    out.created_ms = job
-        .inputs
-        .iter()
-        .map(|b| b.created_ms)
-        .max()
-        .expect("inputs");
+    out.created_ms = job.inputs.iter().map(|b| b.created_ms).max().expect("inputs");
     out.items = job.inputs.iter().map(|b| b.items).sum();
     out.files[0].size = job.inputs.iter().map(|b| b.bytes()).sum();
     let gone: BTreeSet<Ulid> = job.inputs.iter().map(|b| b.id).collect();

@@ -205,8 +205,7 @@ async fn every_picture_is_whole_while_everything_moves() {
         })
     };
     let reader = {
-        let (shard, done, acked, world) =
-            (shard.clone(), done.clone(), acked.clone(), world.clone());
+        let (shard, done, acked, world) = (shard.clone(), done.clone(), acked.clone(), world.clone());
         tokio::spawn(async move {
             let mut pictures = 0;
             while !done.load(Ordering::Relaxed) {
