@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::tenant::TenantId;
 
-/// Per-tenant ceilings. The binary fills them from `limits.*` settings; field `a_b` is setting `limits.a-b`.
+/// Per-tenant ceilings. The binary fills them from the `limits.*` settings (docs/configuration.md).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Bytes per second and signal after decompression; refused with 429.

@@ -106,6 +106,10 @@ fn parse(url: &str) -> Result<Target> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return match url {
             "" => invalid("is empty"),
+            // `s3:bucket` is a typing error, not a folder of that name.
+            _ if url.split('/').next().is_some_and(|first| first.contains(':')) => {
+                invalid("a scheme is followed by ://, as in s3://bucket/prefix; write a folder with : as ./a:b")
+            }
             _ => Ok(Target::Local(url.into())),
         };
     };

@@ -131,10 +131,8 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), storage = stores.url(), "ready");
 
     while !stop_signals.next().await {
-        match process.reload().await {
-            Ok(()) => tracing::info!("limits reloaded"),
-            Err(e) => tracing::error!(error = e, "the configuration was not reloaded"),
-        }
+        // It logs what became of it.
+        let _ = process.reload().await;
     }
     tracing::info!("stopping");
     process.state.store(STOPPING, Ordering::Relaxed);
@@ -306,8 +304,17 @@ impl Admin for Process {
     }
 
     async fn reload(&self) -> std::result::Result<(), String> {
-        let config = config::load(self.config_file.as_deref(), &self.flags).map_err(|errors| errors.join("; "))?;
-        self.limits.reload(&config);
-        Ok(())
+        match config::load(self.config_file.as_deref(), &self.flags) {
+            Ok(config) => {
+                self.limits.reload(&config);
+                tracing::info!("limits reloaded; other settings need a restart");
+                Ok(())
+            }
+            Err(errors) => {
+                let errors = errors.join("; ");
+                tracing::error!(error = errors, "the configuration was not reloaded");
+                Err(errors)
+            }
+        }
     }
 }

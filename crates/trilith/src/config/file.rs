@@ -59,16 +59,29 @@ pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<FileSet
                 None => errors.push(unknown(
                     &key,
                     located.line,
-                    &mut SETTINGS.iter().filter(|s| s.per_tenant).map(|s| s.key),
+                    &mut SETTINGS
+                        .iter()
+                        .filter(|s| s.per_tenant)
+                        .map(|s| match key.starts_with("limits.") {
+                            true => s.key,
+                            false => s.key.trim_start_matches("limits."),
+                        }),
                 )),
             }
             continue;
         }
         let key = path.join(".");
         match settings::find(&key) {
-            Some(s) => {
-                out.settings.insert(s.key, located);
-            }
+            // The dotted and the nested form of one key may stand side by side.
+            Some(s) => match out.settings.get(s.key) {
+                Some(first) => errors.push(format!(
+                    "line {}: key {key:?} is set on line {} already",
+                    located.line, first.line
+                )),
+                None => {
+                    out.settings.insert(s.key, located);
+                }
+            },
             None => errors.push(unknown(&key, located.line, &mut SETTINGS.iter().map(|s| s.key))),
         }
     }
@@ -221,6 +234,13 @@ mod tests {
         assert_eq!(f.overrides["team-a"]["limits.active-series"].value, "10");
         assert_eq!(f.overrides["team-a"]["limits.line-size"].value, "1KiB");
         assert!(parse_with_home("overrides:\n  t:\n    data-dir: x\n").is_err());
+        let e = parse_with_home("overrides:\n  t:\n    query-seriez: 1\n").unwrap_err();
+        assert_eq!(
+            e,
+            [r#"line 3: unknown key "query-seriez", did you mean "query-series"?"#]
+        );
+        let e = parse_with_home("listen.metrics: 1\nlisten:\n  metrics: 2\n").unwrap_err();
+        assert_eq!(e, [r#"line 3: key "listen.metrics" is set on line 1 already"#]);
     }
 
     #[test]

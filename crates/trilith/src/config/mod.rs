@@ -76,7 +76,20 @@ pub fn load(path: Option<&Path>, flags: &Flags) -> Result<Config, Vec<String>> {
             })?
         }
     };
-    resolve(&file, flags)
+    resolve(&file, flags).map_err(|errors| match path {
+        // Those that stand in the file say on which line.
+        Some(p) => errors
+            .into_iter()
+            .map(|e| {
+                if e.starts_with("line ") {
+                    format!("{}: {e}", p.display())
+                } else {
+                    e
+                }
+            })
+            .collect(),
+        None => errors,
+    })
 }
 
 /// # Errors
@@ -111,8 +124,12 @@ pub fn resolve(file: &file::FileSettings, flags: &Flags) -> Result<Config, Vec<S
         r.errors
             .push(format!("log.format: {log_format:?} is neither text nor json"));
     }
+    let data_dir = r.text("data-dir");
+    if data_dir.is_empty() {
+        r.errors.push("data-dir: is empty".into());
+    }
     let config = Config {
-        data_dir: PathBuf::from(r.text("data-dir")),
+        data_dir: PathBuf::from(data_dir),
         storage_url: r.text("storage.url"),
         cache_memory_bytes: r.bytes("storage.cache-memory"),
         cache_disk_bytes: r.bytes("storage.cache-disk"),
