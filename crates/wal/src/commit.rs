@@ -102,9 +102,7 @@ impl Committer {
         for entry in &group.entries {
             let header = entry.header();
             let tenant = entry.tenant.as_str().as_bytes();
-            if self.buffer.len() + FRAME_HEADER_BYTES + tenant.len() + entry.payload.len()
-                > GATHER_BYTES
-            {
+            if self.buffer.len() + FRAME_HEADER_BYTES + tenant.len() + entry.payload.len() > GATHER_BYTES {
                 active.writer.write(&self.buffer)?;
                 self.buffer.clear();
             }
@@ -139,9 +137,7 @@ impl Committer {
             previous_lsn: self.durable_lsn,
             cut: self.cut,
         };
-        let writer = self
-            .store
-            .create(&segment_name(first_lsn), &header.encode())?;
+        let writer = self.store.create(&segment_name(first_lsn), &header.encode())?;
         // Its header carries the cut now, and it outlives the segment that was cut (see `tidy`).
         self.cut = None;
         self.active = Some(Active {
@@ -194,8 +190,7 @@ impl Committer {
                 first_lsn: active.first_lsn,
                 offset: active.bytes,
             });
-            self.shared
-                .close_segment(active.first_lsn, active.bytes, active.max);
+            self.shared.close_segment(active.first_lsn, active.bytes, active.max);
         }
         count(&self.shared.counters.failures, 1);
         let behind = {
@@ -220,8 +215,7 @@ impl Committer {
     fn close_active(&mut self) -> bool {
         match self.active.take() {
             Some(active) if active.bytes > SEGMENT_HEADER_BYTES as u64 => {
-                self.shared
-                    .close_segment(active.first_lsn, active.bytes, active.max);
+                self.shared.close_segment(active.first_lsn, active.bytes, active.max);
                 true
             }
             other => {
@@ -236,19 +230,12 @@ impl Committer {
     /// stays until another one follows, so that LSNs are never reused.
     fn tidy(&mut self) {
         let released = self.shared.state.lock().released;
-        if self
-            .active
-            .as_ref()
-            .is_some_and(|a| a.max.within(&released))
-        {
+        if self.active.as_ref().is_some_and(|a| a.max.within(&released)) {
             self.close_active();
         }
         let newest = {
             let state = self.shared.state.lock();
-            state
-                .segments
-                .last_key_value()
-                .map(|(&first, s)| (first, s.clone()))
+            state.segments.last_key_value().map(|(&first, s)| (first, s.clone()))
         };
         let mut keep_from = u64::MAX;
         if let (None, Some((first_lsn, newest))) = (&self.active, newest) {
@@ -303,9 +290,7 @@ impl Committer {
     /// A last attempt at a cut that no header carries.
     fn finish(&mut self) {
         if let Some(cut) = self.cut
-            && let Err(e) = self
-                .store
-                .truncate(&segment_name(cut.first_lsn), cut.offset)
+            && let Err(e) = self.store.truncate(&segment_name(cut.first_lsn), cut.offset)
         {
             tracing::error!(error = %e, segment = segment_name(cut.first_lsn), offset = cut.offset, "refused records may remain after this offset");
         }
@@ -316,8 +301,7 @@ impl Entry {
     fn header(&self) -> FrameHeader {
         let tenant_bytes = self.tenant.as_str().len();
         FrameHeader {
-            body_bytes: u32::try_from(tenant_bytes + self.payload.len())
-                .expect("append checks the size"),
+            body_bytes: u32::try_from(tenant_bytes + self.payload.len()).expect("append checks the size"),
             lsn: self.lsn,
             signal: self.signal,
             tenant_bytes: u8::try_from(tenant_bytes).expect("a tenant id has at most 150 bytes"),

@@ -72,8 +72,7 @@ impl FrameHeader {
             tenant_bytes: bytes[17],
             body_crc: u32_at(bytes, 20),
         };
-        let fits = header.body_bytes as usize <= BODY_BYTES_MAX
-            && header.body_bytes >= u32::from(header.tenant_bytes);
+        let fits = header.body_bytes as usize <= BODY_BYTES_MAX && header.body_bytes >= u32::from(header.tenant_bytes);
         fits.then_some(header)
     }
 
@@ -120,10 +119,7 @@ mod tests {
     #[test]
     fn round_trip() {
         let key = FrameKey(0x0123_4567_89ab_cdef);
-        assert_eq!(
-            FrameHeader::decode(&header().encode(key), key),
-            Some(header())
-        );
+        assert_eq!(FrameHeader::decode(&header().encode(key), key), Some(header()));
     }
 
     #[test]

@@ -25,13 +25,7 @@ pub fn segment(data: &[u8]) {
         mut committer,
         replay,
         ..
-    }) = crate::prepare(
-        Arc::new(store),
-        &options,
-        Lsn(0),
-        Arc::new(SystemClock),
-        Rng::seeded(1),
-    )
+    }) = crate::prepare(Arc::new(store), &options, Lsn(0), Arc::new(SystemClock), Rng::seeded(1))
     else {
         // A later version.
         return;
@@ -49,11 +43,7 @@ pub fn segment(data: &[u8]) {
         "{report:?}"
     );
     let (lsn, _) = shared
-        .append(
-            Signal::Logs,
-            &TenantId::anonymous(),
-            bytes::Bytes::from_static(b"x"),
-        )
+        .append(Signal::Logs, &TenantId::anonymous(), bytes::Bytes::from_static(b"x"))
         .expect("a healthy log accepts");
     assert!(lsn > last, "LSNs must not be reused");
     committer.step();
@@ -66,13 +56,22 @@ pub fn segment(data: &[u8]) {
 /// As `segment`.
 pub fn frames(data: &[u8]) {
     let key = FrameKey(7);
-    let header = SegmentHeader { key, first_lsn: 1, previous_lsn: 0, cut: None };
+    let header = SegmentHeader {
+        key,
+        first_lsn: 1,
+        previous_lsn: 0,
+        cut: None,
+    };
     let mut bytes = header.encode().to_vec();
     for piece in data.chunks_exact(16) {
         let body = &piece[10..10 + usize::from(piece[9] % 7)];
         let right_length = piece[0] & 1 == 0;
         let frame = FrameHeader {
-            body_bytes: if right_length { body.len() as u32 } else { u32_at(piece, 1) },
+            body_bytes: if right_length {
+                body.len() as u32
+            } else {
+                u32_at(piece, 1)
+            },
             lsn: u64::from(piece[5]),
             signal: Signal::ALL[usize::from(piece[6]) % Signal::ALL.len()],
             tenant_bytes: piece[7] % 8,
@@ -102,9 +101,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let store = MemoryStore::new(seed);
         let options = Options::new("");
         let Prepared {
-            shared,
-            mut committer,
-            ..
+            shared, mut committer, ..
         } = crate::prepare(
             Arc::new(store.clone()),
             &options,

@@ -139,20 +139,9 @@ impl Wal {
     /// # Errors
     /// `Unavailable` when the directory is in use or cannot be read or prepared; `Unsupported` for segments of a later
     /// version; `Corrupt` for a damaged writer id. Damaged segments are no error: see [`Replay::report`].
-    pub fn open(
-        options: Options,
-        first_lsn_at_least: Lsn,
-        clock: Arc<dyn Clock>,
-    ) -> Result<(Wal, Replay)> {
-        let store = DirStore::open(&options.dir)
-            .map_err(|e| fatal("cannot open the write-ahead log", &e))?;
-        Self::open_on(
-            Arc::new(store),
-            options,
-            first_lsn_at_least,
-            clock,
-            Rng::from_os(),
-        )
+    pub fn open(options: Options, first_lsn_at_least: Lsn, clock: Arc<dyn Clock>) -> Result<(Wal, Replay)> {
+        let store = DirStore::open(&options.dir).map_err(|e| fatal("cannot open the write-ahead log", &e))?;
+        Self::open_on(Arc::new(store), options, first_lsn_at_least, clock, Rng::from_os())
     }
 
     /// As `open`, on any store; `options.dir` is not used.
@@ -197,8 +186,7 @@ impl Wal {
     /// # Errors
     /// As `open`.
     pub fn writer_id_of(dir: &Path) -> Result<String> {
-        let store =
-            DirStore::open(dir).map_err(|e| fatal("cannot open the write-ahead log", &e))?;
+        let store = DirStore::open(dir).map_err(|e| fatal("cannot open the write-ahead log", &e))?;
         survey::writer_id(&store, &Rng::from_os())
     }
 
@@ -206,12 +194,7 @@ impl Wal {
     ///
     /// # Errors
     /// `Unavailable` while the disk refuses writes or the backlog is full; `TooLarge` above [`RECORD_BYTES_MAX`].
-    pub fn append(
-        &self,
-        signal: Signal,
-        tenant: &TenantId,
-        payload: Bytes,
-    ) -> Result<(Lsn, Pending)> {
+    pub fn append(&self, signal: Signal, tenant: &TenantId, payload: Bytes) -> Result<(Lsn, Pending)> {
         let (lsn, outcome) = self.0.shared.append(signal, tenant, payload)?;
         Ok((Lsn(lsn), Pending(outcome)))
     }
@@ -320,10 +303,7 @@ fn prepare(
             )
         })
         .collect();
-    let next_lsn = found
-        .burned_lsn
-        .max(first_lsn_at_least.0.min(segment::LSN_MAX))
-        + 1;
+    let next_lsn = found.burned_lsn.max(first_lsn_at_least.0.min(segment::LSN_MAX)) + 1;
     let shared = Arc::new(Shared {
         state: Mutex::new(State::new(next_lsn, segments)),
         work: Condvar::new(),

@@ -110,12 +110,7 @@ impl State {
 }
 
 impl Shared {
-    pub fn append(
-        &self,
-        signal: Signal,
-        tenant: &TenantId,
-        payload: Bytes,
-    ) -> Result<(u64, watch::Receiver<Outcome>)> {
+    pub fn append(&self, signal: Signal, tenant: &TenantId, payload: Bytes) -> Result<(u64, watch::Receiver<Outcome>)> {
         if payload.len() > RECORD_BYTES_MAX {
             let message = format!(
                 "a record of {} bytes is larger than the log takes ({RECORD_BYTES_MAX})",
@@ -178,11 +173,7 @@ impl Shared {
     pub fn release(&self, signal: Signal, upto: u64) {
         let mut state = self.state.lock();
         // "All" is as far as LSNs were handed out.
-        let upto = if upto > LSN_MAX {
-            state.next_lsn - 1
-        } else {
-            upto
-        };
+        let upto = if upto > LSN_MAX { state.next_lsn - 1 } else { upto };
         if state.released.get(signal) >= upto {
             return;
         }
@@ -265,8 +256,7 @@ impl Shared {
             corruptions: read(&c.corruptions),
             backlog_bytes: state.in_flight_bytes + state.open.bytes,
             segments: state.segments.len() as u64 + u64::from(state.active_bytes > 0),
-            segment_bytes: state.segments.values().map(|s| s.bytes).sum::<u64>()
-                + state.active_bytes,
+            segment_bytes: state.segments.values().map(|s| s.bytes).sum::<u64>() + state.active_bytes,
         }
     }
 }

@@ -206,12 +206,7 @@ impl SegmentReplay {
                 ReadState::Before => {
                     let reader = self.store.open(&self.found.name)?;
                     let lsns = self.found.header.first_lsn..self.lsn_end;
-                    self.state = ReadState::Reading(Scanner::new(
-                        reader,
-                        self.found.header.key,
-                        self.found.end,
-                        lsns,
-                    ));
+                    self.state = ReadState::Reading(Scanner::new(reader, self.found.header.key, self.found.end, lsns));
                     continue;
                 }
                 ReadState::Reading(scanner) => scanner,
@@ -240,8 +235,7 @@ impl SegmentReplay {
     }
 
     fn finish(&mut self) {
-        let ReadState::Reading(scanner) = std::mem::replace(&mut self.state, ReadState::Done)
-        else {
+        let ReadState::Reading(scanner) = std::mem::replace(&mut self.state, ReadState::Done) else {
             return;
         };
         let damage = scanner.damage;
@@ -260,11 +254,7 @@ impl SegmentReplay {
         let mut progress = self.progress.lock();
         let first_lsn = self.found.header.first_lsn;
         // Reading a segment a second time adds nothing to the report.
-        if progress
-            .last_lsns
-            .insert(first_lsn, self.last_lsn)
-            .is_none()
-        {
+        if progress.last_lsns.insert(first_lsn, self.last_lsn).is_none() {
             let report = &mut progress.report;
             report.segments += 1;
             report.records += self.tally.records;
@@ -286,10 +276,7 @@ impl Iterator for SegmentReplay {
             .map_err(|e| {
                 self.state = ReadState::Done;
                 fatal(
-                    &format!(
-                        "cannot read segment {} of the write-ahead log",
-                        self.found.name
-                    ),
+                    &format!("cannot read segment {} of the write-ahead log", self.found.name),
                     &e,
                 )
             })

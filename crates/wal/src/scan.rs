@@ -40,12 +40,7 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     /// `end`: bytes that count; `lsns`: first LSN that may occur and the first one that may not.
-    pub fn new(
-        reader: Box<dyn SegmentReader>,
-        key: FrameKey,
-        end: u64,
-        lsns: std::ops::Range<u64>,
-    ) -> Self {
+    pub fn new(reader: Box<dyn SegmentReader>, key: FrameKey, end: u64, lsns: std::ops::Range<u64>) -> Self {
         Scanner {
             key,
             at: SEGMENT_HEADER_BYTES as u64,
@@ -103,13 +98,8 @@ impl Scanner {
             Bytes::from(whole)
         };
         let tenant = usize::from(header.tenant_bytes);
-        let intact = body.len() == body_bytes
-            && body_checksum(&body[..tenant], &body[tenant..]) == header.body_crc;
-        let split = if intact {
-            split_body(header, &body)
-        } else {
-            None
-        };
+        let intact = body.len() == body_bytes && body_checksum(&body[..tenant], &body[tenant..]) == header.body_crc;
+        let split = if intact { split_body(header, &body) } else { None };
         if split.is_none() {
             self.damage.places += 1;
             self.damage.bytes += header.frame_bytes();
@@ -133,8 +123,7 @@ impl Scanner {
 
     /// LSNs rise, and a frame does not reach beyond the end.
     fn plausible(&self, header: &FrameHeader, at: u64) -> bool {
-        (self.lsn_min..self.lsn_end).contains(&header.lsn)
-            && header.frame_bytes() <= self.end.saturating_sub(at)
+        (self.lsn_min..self.lsn_end).contains(&header.lsn) && header.frame_bytes() <= self.end.saturating_sub(at)
     }
 
     /// The first valid header at `from` or later.
@@ -143,8 +132,7 @@ impl Scanner {
         let key = self.key;
         loop {
             self.window(from, CHUNK_BYTES)?;
-            let start = usize::try_from(from - self.window_at)
-                .expect("the window begins at or before `from`");
+            let start = usize::try_from(from - self.window_at).expect("the window begins at or before `from`");
             let bytes = &self.window[start.min(self.window.len())..];
             if bytes.len() < FRAME_HEADER_BYTES {
                 return Ok(None);
@@ -155,9 +143,7 @@ impl Scanner {
                     continue;
                 }
                 let at = from + i as u64;
-                if let Some(header) =
-                    FrameHeader::decode(&bytes[i..], key).filter(|h| self.plausible(h, at))
-                {
+                if let Some(header) = FrameHeader::decode(&bytes[i..], key).filter(|h| self.plausible(h, at)) {
                     return Ok(Some((at, header)));
                 }
             }

@@ -128,10 +128,7 @@ mod tests {
     #[test]
     fn round_trip() {
         assert_eq!(SegmentHeader::decode(&header().encode()), Ok(header()));
-        let plain = SegmentHeader {
-            cut: None,
-            ..header()
-        };
+        let plain = SegmentHeader { cut: None, ..header() };
         assert_eq!(SegmentHeader::decode(&plain.encode()), Ok(plain));
     }
 

@@ -12,9 +12,7 @@ use crate::error::fatal;
 use crate::frame::FRAME_HEADER_BYTES;
 use crate::replay::ReplayReport;
 use crate::scan::Scanner;
-use crate::segment::{
-    Cut, HeaderError, LSN_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name,
-};
+use crate::segment::{Cut, HeaderError, LSN_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name};
 use crate::store::SegmentStore;
 
 const WRITER_FILE: &str = "writer";
@@ -56,19 +54,14 @@ pub(crate) fn survey(store: &Arc<dyn SegmentStore>) -> Result<Survey> {
         last_lsn: 0,
         cut: None,
     };
-    let mut files = store
-        .list()
-        .map_err(|e| fatal("cannot list the write-ahead log", &e))?;
+    let mut files = store.list().map_err(|e| fatal("cannot list the write-ahead log", &e))?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     for file in files {
         match parse_segment_name(&file.name) {
             Some(first_lsn) => survey.add(store, file.name, first_lsn, file.bytes)?,
             None if KNOWN_FILES.contains(&file.name.as_str()) => {}
             None => {
-                tracing::warn!(
-                    file = file.name,
-                    "not a part of the write-ahead log; ignored"
-                );
+                tracing::warn!(file = file.name, "not a part of the write-ahead log; ignored");
                 survey.report.foreign_files.push(file.name);
             }
         }
@@ -79,17 +72,9 @@ pub(crate) fn survey(store: &Arc<dyn SegmentStore>) -> Result<Survey> {
 }
 
 impl Survey {
-    fn add(
-        &mut self,
-        store: &Arc<dyn SegmentStore>,
-        name: String,
-        first_lsn: u64,
-        bytes: u64,
-    ) -> Result<()> {
+    fn add(&mut self, store: &Arc<dyn SegmentStore>, name: String, first_lsn: u64, bytes: u64) -> Result<()> {
         let mut head = [0; SEGMENT_HEADER_BYTES];
-        let mut reader = store
-            .open(&name)
-            .map_err(|e| fatal("cannot open a segment", &e))?;
+        let mut reader = store.open(&name).map_err(|e| fatal("cannot open a segment", &e))?;
         let n = reader
             .read_at(0, &mut head)
             .map_err(|e| fatal("cannot read a segment", &e))?;
@@ -138,11 +123,7 @@ impl Survey {
     fn apply_cuts(&mut self) {
         let cuts: Vec<Cut> = self.segments.iter().filter_map(|s| s.header.cut).collect();
         for cut in cuts {
-            let Some(segment) = self
-                .segments
-                .iter_mut()
-                .find(|s| s.header.first_lsn == cut.first_lsn)
-            else {
+            let Some(segment) = self.segments.iter_mut().find(|s| s.header.first_lsn == cut.first_lsn) else {
                 continue;
             };
             if cut.offset < segment.end {
@@ -162,16 +143,8 @@ impl Survey {
         let reader = store
             .open(&newest.name)
             .map_err(|e| fatal("cannot open a segment", &e))?;
-        let mut scanner = Scanner::new(
-            reader,
-            newest.header.key,
-            newest.end,
-            first_lsn..LSN_MAX + 1,
-        );
-        while let Some(frame) = scanner
-            .next()
-            .map_err(|e| fatal("cannot read a segment", &e))?
-        {
+        let mut scanner = Scanner::new(reader, newest.header.key, newest.end, first_lsn..LSN_MAX + 1);
+        while let Some(frame) = scanner.next().map_err(|e| fatal("cannot read a segment", &e))? {
             self.last_lsn = frame.lsn;
             scanner.skip(&frame);
         }
@@ -230,6 +203,5 @@ pub(crate) fn writer_id(store: &dyn SegmentStore, rng: &Rng) -> Result<String> {
 fn is_writer_id(id: &str) -> bool {
     id.is_ascii()
         && id.len() == 32
-        && u32::from_str_radix(&id[24..], 16)
-            .is_ok_and(|crc| crc == crc32c::crc32c(&id.as_bytes()[..24]))
+        && u32::from_str_radix(&id[24..], 16).is_ok_and(|crc| crc == crc32c::crc32c(&id.as_bytes()[..24]))
 }

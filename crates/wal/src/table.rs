@@ -19,10 +19,7 @@ impl SignalLsns {
 
     /// Nothing in `self` is newer than `released`.
     pub fn within(&self, released: &SignalLsns) -> bool {
-        self.0
-            .iter()
-            .zip(&released.0)
-            .all(|(max, released)| max <= released)
+        self.0.iter().zip(&released.0).all(|(max, released)| max <= released)
     }
 }
 

@@ -94,8 +94,7 @@ impl Bench {
     }
 
     fn append(&self, signal: Signal, payload: &[u8]) -> Result<(u64, Waiting)> {
-        self.shared
-            .append(signal, &tenant(), Bytes::copy_from_slice(payload))
+        self.shared.append(signal, &tenant(), Bytes::copy_from_slice(payload))
     }
 
     /// One record in a group of its own.
@@ -150,10 +149,7 @@ fn replay_all(replay: &Replay) -> Vec<(u64, Signal, Vec<u8>)> {
 }
 
 fn lsns(replay: &Replay) -> Vec<u64> {
-    replay_all(replay)
-        .into_iter()
-        .map(|(lsn, ..)| lsn)
-        .collect()
+    replay_all(replay).into_iter().map(|(lsn, ..)| lsn).collect()
 }
 
 #[test]
@@ -175,12 +171,7 @@ fn what_was_appended_is_replayed() {
     let report = log.replay.report();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(
-        (
-            report.records,
-            report.skipped,
-            report.segments,
-            report.torn_bytes
-        ),
+        (report.records, report.skipped, report.segments, report.torn_bytes),
         (6, 0, 1, 0)
     );
     assert_eq!(log.writer_id, id);
@@ -271,9 +262,7 @@ fn an_oversized_record_is_refused_and_uses_no_lsn() {
 fn the_backlog_has_a_ceiling_but_a_single_record_always_passes() {
     let store = MemoryStore::new(1);
     let mut log = Bench::open(&store, 1 << 20);
-    let (_, first) = log
-        .append(Signal::Logs, &[0; 100 << 10])
-        .expect("alone it passes");
+    let (_, first) = log.append(Signal::Logs, &[0; 100 << 10]).expect("alone it passes");
     let error = log
         .append(Signal::Logs, b"x")
         .map(|_| ())
@@ -295,11 +284,7 @@ fn a_group_shares_one_sync() {
         .map(|_| log.append(Signal::Logs, b"x").expect("accepted").1)
         .collect();
     log.committer.step();
-    assert!(
-        waiting
-            .iter()
-            .all(|w| decided(w).is_some_and(|r| r.is_ok()))
-    );
+    assert!(waiting.iter().all(|w| decided(w).is_some_and(|r| r.is_ok())));
     // One for the new segment, one for the group.
     assert_eq!(store.syncs() - before, 2);
     assert_eq!(log.shared.stats().records, 100);
@@ -315,10 +300,7 @@ fn a_damaged_writer_id_is_not_taken_for_another_writer() {
         let mut bad = id.clone().into_bytes();
         bad[at] ^= 1;
         store.put("writer", bad);
-        assert!(
-            Bench::try_open(&store, 1 << 20, Lsn(0)).is_err(),
-            "byte {at}"
-        );
+        assert!(Bench::try_open(&store, 1 << 20, Lsn(0)).is_err(), "byte {at}");
     }
     store.put("writer", Vec::new());
     assert!(Bench::try_open(&store, 1 << 20, Lsn(0)).is_err());

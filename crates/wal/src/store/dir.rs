@@ -26,11 +26,7 @@ impl DirStore {
             // The new directory's own name must survive too. Not every parent may be opened; then its owner made it.
             let _ = sync_dir(parent);
         }
-        let lock = match OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(dir.join("lock"))
-        {
+        let lock = match OpenOptions::new().create(true).append(true).open(dir.join("lock")) {
             Ok(file) => {
                 match file.try_lock() {
                     Ok(()) => {}
@@ -76,10 +72,7 @@ impl SegmentStore for DirStore {
 
     fn create(&self, name: &str, header: &[u8]) -> io::Result<Box<dyn SegmentWriter>> {
         let path = self.path(name);
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
+        let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         let made = file
             .write_all(header)
             .and_then(|()| file.sync_all())

@@ -69,8 +69,7 @@ impl FileState {
 
     fn write_back(&mut self) {
         let from = self.dirty_from;
-        self.durable
-            .resize(self.durable.len().max(self.cached.len()), 0);
+        self.durable.resize(self.durable.len().max(self.cached.len()), 0);
         self.durable[from..self.cached.len()].copy_from_slice(&self.cached[from..]);
         self.dirty_from = self.cached.len();
     }
@@ -150,9 +149,7 @@ impl Disk {
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut FileState> {
-        self.files
-            .get_mut(name)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -298,9 +295,7 @@ impl SegmentReader for MemoryReader {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let from = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.bytes.len());
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
         let n = buf.len().min(self.bytes.len() - from);
         buf[..n].copy_from_slice(&self.bytes[from..from + n]);
         Ok(n)

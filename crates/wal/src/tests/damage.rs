@@ -11,15 +11,8 @@ fn six() -> (MemoryStore, Vec<u8>, Vec<usize>) {
     let mut log = Bench::open(&store, 1 << 20);
     let mut starts = Vec::new();
     for i in 0..6u8 {
-        starts.push(
-            store
-                .read(&segment_name(1))
-                .map_or(SEGMENT_HEADER_BYTES, |b| b.len()),
-        );
-        log.put(
-            Signal::ALL[usize::from(i) % 3],
-            &vec![i; usize::from(i) * 9],
-        );
+        starts.push(store.read(&segment_name(1)).map_or(SEGMENT_HEADER_BYTES, |b| b.len()));
+        log.put(Signal::ALL[usize::from(i) % 3], &vec![i; usize::from(i) * 9]);
     }
     let bytes = store.read(&segment_name(1)).expect("written");
     (store, bytes, starts)
@@ -34,11 +27,7 @@ fn a_tail_torn_anywhere_costs_only_the_torn_record() {
         let mut log = Bench::open(&store, 1 << 20);
         let ends = starts[1..].iter().copied().chain([bytes.len()]);
         let whole = ends.filter(|&end| end <= len).count() as u64;
-        assert_eq!(
-            lsns(&log.replay),
-            (1..=whole).collect::<Vec<_>>(),
-            "cut at {len}"
-        );
+        assert_eq!(lsns(&log.replay), (1..=whole).collect::<Vec<_>>(), "cut at {len}");
         let report = log.replay.report();
         assert!(report.is_clean(), "cut at {len}: {report:?}");
         // New records are above everything that was ever in the file, and live in a new one.
@@ -50,11 +39,7 @@ fn a_tail_torn_anywhere_costs_only_the_torn_record() {
             (1..=whole).chain([lsn]).collect::<Vec<_>>(),
             "cut at {len}"
         );
-        assert_eq!(
-            log.replay.report().torn_bytes,
-            0,
-            "the tail was truncated at {len}"
-        );
+        assert_eq!(log.replay.report().torn_bytes, 0, "the tail was truncated at {len}");
         assert!(
             log.replay.report().is_clean(),
             "cut at {len}: {:?}",
@@ -95,10 +80,7 @@ fn a_flipped_bit_anywhere_costs_at_most_the_record_it_hits() {
                 "byte {at} is reported: {report:?}"
             );
         }
-        assert!(
-            log.put(Signal::Logs, b"new") > 6,
-            "byte {at}: no LSN is used twice"
-        );
+        assert!(log.put(Signal::Logs, b"new") > 6, "byte {at}: no LSN is used twice");
     }
 }
 
@@ -164,14 +146,8 @@ fn foreign_and_renamed_files_are_reported_and_left() {
     let mut log = Bench::open(&store, 1 << 20);
     assert_eq!(lsns(&log.replay), [1, 2, 3, 4, 5, 6]);
     let report = log.replay.report();
-    assert_eq!(
-        report.foreign_files,
-        ["00000000000000000001.wal.bak", "core"]
-    );
-    assert_eq!(
-        report.unreadable_segments,
-        [segment_name(50), segment_name(70)]
-    );
+    assert_eq!(report.foreign_files, ["00000000000000000001.wal.bak", "core"]);
+    assert_eq!(report.unreadable_segments, [segment_name(50), segment_name(70)]);
     assert!(!report.is_clean());
     // The unreadable file may have held so many records.
     assert!(log.put(Signal::Logs, b"x") > 70 + 1000 / 28);

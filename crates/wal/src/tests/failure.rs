@@ -19,12 +19,7 @@ fn a_full_disk_at_every_byte_refuses_leaves_nothing_and_recovers() {
     // The log as it grows when all goes well, to know the sizes.
     let sizes = |store: &MemoryStore| {
         use crate::store::SegmentStore;
-        store
-            .list()
-            .expect("lists")
-            .iter()
-            .map(|f| f.bytes)
-            .sum::<u64>()
+        store.list().expect("lists").iter().map(|f| f.bytes).sum::<u64>()
     };
     for extra in 0..600 {
         let store = MemoryStore::new(extra);
@@ -43,24 +38,17 @@ fn a_full_disk_at_every_byte_refuses_leaves_nothing_and_recovers() {
         }
         let error = refused(&first);
         assert!(
-            error
-                .message
-                .starts_with("the disk of the data directory is full"),
+            error.message.starts_with("the disk of the data directory is full"),
             "{error}"
         );
         refused(&second);
         assert_eq!(log.shared.stats().state, LogState::Failing);
         // At once, without touching the disk.
-        let again = log
-            .append(Signal::Logs, b"x")
-            .map(|_| ())
-            .expect_err("refused at once");
+        let again = log.append(Signal::Logs, b"x").map(|_| ()).expect_err("refused at once");
         assert_eq!(again.message, error.message);
         // Still full: the probe is refused, and so is everything for another second.
         log.clock.advance(SECOND);
-        let (_, probe) = log
-            .append(Signal::Logs, &[3; 700])
-            .expect("one is let through");
+        let (_, probe) = log.append(Signal::Logs, &[3; 700]).expect("one is let through");
         assert!(log.append(Signal::Logs, b"x").is_err(), "but only one");
         log.committer.step();
         refused(&probe);

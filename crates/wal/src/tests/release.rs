@@ -50,11 +50,7 @@ fn one_slow_signal_keeps_only_its_own_segment() {
     );
     log.shared.release(Signal::Metrics, 1);
     log.committer.step();
-    assert_eq!(
-        log.segments(),
-        names(&[5]),
-        "what was emptied goes with its elders"
-    );
+    assert_eq!(log.segments(), names(&[5]), "what was emptied goes with its elders");
 }
 
 #[test]
@@ -149,10 +145,7 @@ fn a_cut_outlives_the_segment_that_it_cuts() {
     log.committer.step();
     store.crash();
     let log = Bench::open(&store, 1 << 20);
-    let kept: Vec<_> = replay_all(&log.replay)
-        .into_iter()
-        .map(|(.., p)| p)
-        .collect();
+    let kept: Vec<_> = replay_all(&log.replay).into_iter().map(|(.., p)| p).collect();
     assert_eq!(kept, [b"kept".to_vec(), b"next".to_vec()]);
 }
 
@@ -173,9 +166,7 @@ fn a_full_disk_does_not_keep_released_segments() {
     log.shared.release(Signal::Logs, 4);
     log.committer.step();
     // The newest one stays until its successor can be made.
-    assert!(
-        log.segments().contains(&segment_name(4)) && !log.segments().contains(&segment_name(3))
-    );
+    assert!(log.segments().contains(&segment_name(4)) && !log.segments().contains(&segment_name(3)));
     store.set_faults(Faults::default());
     log.clock.advance(Duration::from_secs(1));
     assert!(log.put(Signal::Logs, b"y") > 5);

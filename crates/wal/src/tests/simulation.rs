@@ -69,19 +69,11 @@ impl World {
 
     fn append(&mut self, log: &Bench) {
         let signal = Signal::ALL[self.below(3) as usize];
-        let size = if self.below(20) == 0 {
-            5000
-        } else {
-            self.below(200)
-        };
+        let size = if self.below(20) == 0 { 5000 } else { self.below(200) };
         let payload: Vec<u8> = (0..size).map(|_| self.rng.next_u64() as u8).collect();
         if let Ok((lsn, waiting)) = log.append(signal, &payload) {
             let before = self.records.insert(lsn, (signal, payload, Fate::Unknown));
-            assert!(
-                before.is_none(),
-                "seed {}: LSN {lsn} was handed out twice",
-                self.seed
-            );
+            assert!(before.is_none(), "seed {}: LSN {lsn} was handed out twice", self.seed);
             assert_eq!(
                 self.records.last_key_value().map(|(&l, _)| l),
                 Some(lsn),
@@ -117,11 +109,7 @@ impl World {
     fn commit(&mut self, log: &Bench) {
         let signal = Signal::ALL[self.below(3) as usize];
         let open = self.waiting.first().map_or(u64::MAX, |(lsn, _)| *lsn);
-        let upto = self
-            .records
-            .range(..open)
-            .next_back()
-            .map_or(0, |(&lsn, _)| lsn);
+        let upto = self.records.range(..open).next_back().map_or(0, |(&lsn, _)| lsn);
         if upto > 0 {
             self.committed[signal as usize - 1] = self.committed[signal as usize - 1].max(upto);
             log.shared.release(signal, upto);
@@ -139,13 +127,11 @@ impl World {
         let floor = self.committed.iter().copied().max().unwrap_or(0);
         let mut log = Bench::try_open(&self.store, 2000, Lsn(floor)).expect("opens");
         for signal in Signal::ALL {
-            log.replay
-                .after(signal, Lsn(self.committed[signal as usize - 1]));
+            log.replay.after(signal, Lsn(self.committed[signal as usize - 1]));
         }
         self.check(&log);
         for signal in Signal::ALL {
-            log.shared
-                .release(signal, self.committed[signal as usize - 1]);
+            log.shared.release(signal, self.committed[signal as usize - 1]);
         }
         log
     }
@@ -157,18 +143,12 @@ impl World {
             replayed.windows(2).all(|w| w[0].0 < w[1].0),
             "seed {seed}: once and in order"
         );
-        let seen: BTreeMap<u64, _> = replayed
-            .into_iter()
-            .map(|(lsn, s, p)| (lsn, (s, p)))
-            .collect();
+        let seen: BTreeMap<u64, _> = replayed.into_iter().map(|(lsn, s, p)| (lsn, (s, p))).collect();
         for (lsn, (signal, payload)) in &seen {
             let Some((s, p, fate)) = self.records.get(lsn) else {
                 panic!("seed {seed}: record {lsn} was never appended")
             };
-            assert!(
-                s == signal && p == payload,
-                "seed {seed}: record {lsn} changed"
-            );
+            assert!(s == signal && p == payload, "seed {seed}: record {lsn} changed");
             let back = *fate == Fate::Refused && !self.unsure.contains(lsn);
             assert!(!back, "seed {seed}: refused record {lsn} came back");
         }
@@ -229,10 +209,7 @@ fn run(seed: u64) {
 
 #[test]
 fn acknowledged_records_survive_anything_once_and_in_order() {
-    if let Some(seed) = std::env::var("TRILITH_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-    {
+    if let Some(seed) = std::env::var("TRILITH_SEED").ok().and_then(|s| s.parse().ok()) {
         return run(seed);
     }
     for seed in 0..200 {

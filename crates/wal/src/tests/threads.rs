@@ -70,11 +70,7 @@ fn close_writes_what_is_open_and_refuses_the_rest() {
     });
     let (wal, _) = open(&store);
     let pending: Vec<_> = (0..10)
-        .map(|_| {
-            wal.append(Signal::Logs, &tenant(), Bytes::new())
-                .expect("accepted")
-                .1
-        })
+        .map(|_| wal.append(Signal::Logs, &tenant(), Bytes::new()).expect("accepted").1)
         .collect();
     block_on(wal.close()).expect("closes");
     for p in pending {
@@ -115,10 +111,7 @@ fn closing_a_failing_log_says_why() {
         .expect("accepted");
     let error = block_on(pending.durable()).expect_err("full");
     assert!(error.message.contains("full"));
-    assert_eq!(
-        block_on(wal.close()).expect_err("full").message,
-        error.message
-    );
+    assert_eq!(block_on(wal.close()).expect_err("full").message, error.message);
 }
 
 #[test]
@@ -177,11 +170,7 @@ fn the_directory_store_keeps_its_contract() {
     let store = DirStore::open(dir.path()).expect("opens");
     let mut writer = store.create("a.wal", b"head").expect("creates");
     assert_eq!(
-        store
-            .create("a.wal", b"")
-            .map(|_| ())
-            .expect_err("taken")
-            .kind(),
+        store.create("a.wal", b"").map(|_| ()).expect_err("taken").kind(),
         std::io::ErrorKind::AlreadyExists
     );
     writer.write(b"0123456789").expect("writes");
@@ -199,10 +188,7 @@ fn the_directory_store_keeps_its_contract() {
     store.delete("a.wal").expect("is fine twice");
     assert_eq!(store.read_small("b").expect("reads"), None);
     store.write_small("b", b"text").expect("writes");
-    assert_eq!(
-        store.read_small("b").expect("reads").as_deref(),
-        Some(&b"text"[..])
-    );
+    assert_eq!(store.read_small("b").expect("reads").as_deref(), Some(&b"text"[..]));
 }
 
 #[test]
@@ -221,9 +207,7 @@ fn what_came_in_behind_a_failing_group_is_refused_with_it() {
         sync_takes: Duration::from_millis(100),
         ..Faults::default()
     });
-    let (_, first) = wal
-        .append(Signal::Logs, &tenant(), Bytes::new())
-        .expect("accepted");
+    let (_, first) = wal.append(Signal::Logs, &tenant(), Bytes::new()).expect("accepted");
     while wal.stats().backlog_bytes > 0 && wal.0.shared.state.lock().in_flight_bytes == 0 {
         std::thread::yield_now();
     }
