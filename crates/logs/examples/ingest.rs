@@ -17,13 +17,11 @@ use trilith_block::{Shard, ShardOptions};
 use trilith_logs::{LogsEngine, LogsOptions, LogsStore};
 use trilith_model::rng::Rng;
 use trilith_model::{
-    Clock, Labels, Limits, LogBatch, LogEntry, LogSink as _, LogStream, Matcher, Result, Signal,
-    StaticLimits, SystemClock, TenantId,
+    Clock, Labels, Limits, LogBatch, LogEntry, LogSink as _, LogStream, Matcher, Result, Signal, StaticLimits,
+    SystemClock, TenantId,
 };
 use trilith_object::{Store, StoreOptions};
-use trilith_query::{
-    Direction, EntryRequest, EntrySource as _, LineFilter, LineFilterOp, QueryContext, WantedFields,
-};
+use trilith_query::{Direction, EntryRequest, EntrySource as _, LineFilter, LineFilterOp, QueryContext, WantedFields};
 use trilith_wal::{Lsn, Wal};
 
 /// As the server has it: memory is measured here.
@@ -34,11 +32,7 @@ const STREAMS: u64 = 100;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let bytes = args
-        .next()
-        .and_then(|a| a.parse::<u64>().ok())
-        .unwrap_or(200)
-        << 20;
+    let bytes = args.next().and_then(|a| a.parse::<u64>().ok()).unwrap_or(200) << 20;
     let corpus = args.next().map(PathBuf::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -57,20 +51,8 @@ async fn run(bytes: u64, corpus: Option<PathBuf>) -> Result<()> {
     let writer = Wal::writer_id_of(&wal_dir)?;
     let mut options = ShardOptions::defaults(Signal::Logs, dir.join("scratch"));
     options.head_bytes_max = std::env::var("HB").map_or(64, |v| v.parse().unwrap()) << 20;
-    let shard = Shard::open(
-        Arc::new(LogsEngine),
-        objects,
-        clock.clone(),
-        rng,
-        writer,
-        options,
-    )
-    .await?;
-    let (wal, _) = Wal::open(
-        trilith_wal::Options::new(wal_dir),
-        Lsn(shard.wal_upto()),
-        clock.clone(),
-    )?;
+    let shard = Shard::open(Arc::new(LogsEngine), objects, clock.clone(), rng, writer, options).await?;
+    let (wal, _) = Wal::open(trilith_wal::Options::new(wal_dir), Lsn(shard.wal_upto()), clock.clone())?;
     let limits = Limits {
         max_sample_future: Duration::ZERO,
         ..Limits::default()
@@ -142,9 +124,8 @@ async fn run(bytes: u64, corpus: Option<PathBuf>) -> Result<()> {
         stored(&store) as f64 / sent as f64,
         peak_memory_kib() / 1024
     );
-    for stats in [store.stats()] {
-        println!("{} cuts, {} blocks", stats.shard.cuts, stats.shard.blocks);
-    }
+    let stats = store.stats();
+    println!("{} cuts, {} blocks", stats.shard.cuts, stats.shard.blocks);
     cancel.cancel();
     let _ = running.await;
     queries(&store, &tenant).await?;
@@ -157,9 +138,7 @@ fn stored(store: &LogsStore) -> u64 {
 }
 
 async fn queries(store: &LogsStore, tenant: &TenantId) -> Result<()> {
-    let filter = |needle: &str| {
-        LineFilter::new(LineFilterOp::Contains, vec![needle.into()]).map(|f| vec![f])
-    };
+    let filter = |needle: &str| LineFilter::new(LineFilterOp::Contains, vec![needle.into()]).map(|f| vec![f]);
     let all = EntryRequest {
         matchers: vec![],
         start_ns: 0,

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use trilith_block::{BlockDraft, BlockHandle, Engine, Merge};
 use trilith_model::{Error, Result, Signal, TenantId, TimeRange, task};
 use trilith_query::Direction;
@@ -15,7 +14,7 @@ use crate::filter::Filters;
 use crate::head::chunk::Chunk;
 use crate::head::{HeadPart, LogsHead};
 use crate::order::{Load, Merger, RowRef, Step};
-use crate::page::Run;
+use crate::page::{BookedLines, Run};
 use crate::scan::scan;
 
 /// zstd levels of pages by the level of the block. Cuts must keep up with ingest, and the first merge's output lives
@@ -115,8 +114,7 @@ impl Drafts {
 
     fn close(&mut self, merger: &Merger) -> Result<()> {
         if let Some((_, writer)) = self.writer.take() {
-            self.done
-                .extend(writer.finish(&self.tenant, &merger.streams)?);
+            self.done.extend(writer.finish(&self.tenant, &merger.streams)?);
         }
         Ok(())
     }
@@ -147,7 +145,7 @@ impl Engine for LogsEngine {
     }
 
     async fn verify(&self, block: &BlockHandle) -> Result<()> {
-        let open = Arc::new(OpenBlock::open(block).await?);
+        let open = Arc::new(OpenBlock::open_once(block).await?);
         verify(
             &open,
             block.meta.items,
@@ -201,16 +199,8 @@ fn cut_tenant(tenant: &TenantId, part: HeadPart) -> Result<Vec<BlockDraft>> {
                     let no = load.page.unwrap_or_default();
                     let chunk = &part.chunks[no as usize];
                     let runs = all_runs(&chunk.runs, &ids);
-                    let lines = Some(chunk.lines()?);
-                    let got = scan(
-                        chunk.keys.clone(),
-                        lines,
-                        None,
-                        &runs,
-                        TimeRange::ALL,
-                        &filters,
-                        None,
-                    )?;
+                    let lines = Some(chunk.lines(None)?);
+                    let got = scan(chunk.keys.clone(), lines, None, &runs, TimeRange::ALL, &filters, None)?;
                     merger.add_page(source, no, &got.page, got.rows);
                 }
             }
@@ -251,7 +241,7 @@ async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
     let mut merger = Merger::new(Direction::Forward);
     let mut blocks = Vec::with_capacity(job.inputs.len());
     for handle in &job.inputs {
-        let open = OpenBlock::open(handle)
+        let open = OpenBlock::open_once(handle)
             .await
             .map_err(|e| e.context(format_args!("block {}", handle.meta.id)))?;
         let labels = task::background({
@@ -267,9 +257,9 @@ async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         let ids = merger.add_streams(labels);
         for (no, page) in open.directory.pages.iter().enumerate() {
             let runs = &open.directory.runs[page.runs.start as usize..page.runs.end as usize];
-            let time = runs.iter().fold(TimeRange::EMPTY, |t, r| {
-                t.union(TimeRange::new(r.ts_min, r.ts_max))
-            });
+            let time = runs
+                .iter()
+                .fold(TimeRange::EMPTY, |t, r| t.union(TimeRange::new(r.ts_min, r.ts_max)));
             if time.overlaps(keep) {
                 merger.add_load(
                     Load {
@@ -317,40 +307,21 @@ async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
             let (open, ids) = &blocks[load.source as usize];
             let page = load.page.unwrap_or_default();
             let stored = open.fetch(page, true).await?;
-            Ok::<_, Error>((
-                *load,
-                all_runs(open.directory.runs_of(page as usize), ids),
-                stored,
-            ))
+            Ok::<_, Error>((*load, all_runs(open.directory.runs_of(page as usize), ids), stored))
         }))
         .await?;
         let scanned = task::background(move || {
             let filters = Filters::new(&[]);
-            let scan_one = |(load, runs, stored): (
-                Load,
-                Vec<(Run, u32)>,
-                crate::block::reader::StoredPage,
-            )| {
+            let scan_one = |(load, runs, stored): (Load, Vec<(Run, u32)>, crate::block::reader::StoredPage)| {
                 let (keys, lines) = stored.decode()?;
-                let lines = lines.map(Bytes::from);
-                Ok((
-                    load,
-                    scan(Arc::new(keys), lines, None, &runs, keep, &filters, None)?,
-                ))
+                let lines = lines.map(|bytes| BookedLines::share(bytes, None));
+                Ok((load, scan(Arc::new(keys), lines, None, &runs, keep, &filters, None)?))
             };
-            fetched
-                .into_iter()
-                .map(scan_one)
-                .collect::<Result<Vec<_>>>()
+            fetched.into_iter().map(scan_one).collect::<Result<Vec<_>>>()
         })
         .await??;
         for (load, got) in scanned {
-            merger.add_page(
-                load.source,
-                load.page.unwrap_or_default(),
-                &got.page,
-                got.rows,
-            );
+            merger.add_page(load.source, load.page.unwrap_or_default(), &got.page, got.rows);
         }
     }
 }
@@ -401,9 +372,7 @@ pub(crate) async fn verify(open: &Arc<OpenBlock>, items: u64, time: TimeRange) -
                 }
                 let order = |row: usize| (keys.ts[row], keys.lsn[row]);
                 if !run.range().is_sorted_by_key(order) {
-                    return Err(Error::corrupt(format!(
-                        "page {page}: rows are not in order"
-                    )));
+                    return Err(Error::corrupt(format!("page {page}: rows are not in order")));
                 }
             }
             Ok(())
@@ -412,3 +381,6 @@ pub(crate) async fn verify(open: &Arc<OpenBlock>, items: u64, time: TimeRange) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

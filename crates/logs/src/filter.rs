@@ -45,13 +45,7 @@ impl Filters {
     }
 
     /// Appends the rows of `rows` whose lines pass all filters, ascending.
-    pub fn select(
-        &self,
-        keys: &Keys,
-        lines: &[u8],
-        rows: std::ops::Range<usize>,
-        out: &mut Vec<u32>,
-    ) {
+    pub fn select(&self, keys: &Keys, lines: &[u8], rows: std::ops::Range<usize>, out: &mut Vec<u32>) {
         let Some((first, rest)) = self.filters.split_first() else {
             out.extend(rows.map(|r| r as u32));
             return;
@@ -82,19 +76,11 @@ impl Compiled {
     }
 
     fn scan(&self, keys: &Keys, lines: &[u8], rows: std::ops::Range<usize>, out: &mut Vec<u32>) {
-        if let ([finder], LineFilterOp::Contains | LineFilterOp::NotContains) =
-            (&self.finders[..], self.op)
+        if let ([finder], LineFilterOp::Contains | LineFilterOp::NotContains) = (&self.finders[..], self.op)
             && !finder.needle().is_empty()
             && !rows.is_empty()
         {
-            scan_substring(
-                finder,
-                self.op == LineFilterOp::Contains,
-                keys,
-                lines,
-                rows,
-                out,
-            );
+            scan_substring(finder, self.op == LineFilterOp::Contains, keys, lines, rows, out);
         } else {
             out.extend(
                 rows.filter(|&r| self.matches(&lines[keys.line_range(r)]))
@@ -148,8 +134,7 @@ mod tests {
     use super::*;
 
     fn filter(op: LineFilterOp, needles: &[String]) -> LineFilter {
-        LineFilter::new(op, needles.iter().map(|n| Arc::from(n.as_str())).collect())
-            .expect("needles are plain letters")
+        LineFilter::new(op, needles.iter().map(|n| Arc::from(n.as_str())).collect()).expect("needles are plain letters")
     }
 
     proptest! {

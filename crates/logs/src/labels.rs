@@ -18,11 +18,8 @@ use crate::select::skip_corrupt;
 const OPEN_PARALLEL: usize = 16;
 
 /// Visits (index, selected ordinals, labels by ordinal) of one head or block and adds to its result.
-type Visit<T> = Arc<
-    dyn Fn(&dyn LabelIndex, &Bitmap, &dyn Fn(u32) -> Result<Labels>, &mut BTreeSet<T>) -> Result<()>
-        + Send
-        + Sync,
->;
+type Visit<T> =
+    Arc<dyn Fn(&dyn LabelIndex, &Bitmap, &dyn Fn(u32) -> Result<Labels>, &mut BTreeSet<T>) -> Result<()> + Send + Sync>;
 
 pub(crate) async fn streams(
     view: Arc<View<LogsEngine>>,
@@ -52,12 +49,9 @@ pub(crate) async fn names(
     let limit = request.limit;
     let check = ctx.clone();
     let visit: Visit<String> = Arc::new(move |index, selected, _, out| {
-        out.extend(trilith_index::label_names(
-            index,
-            Some(selected),
-            limit,
-            &|| check.check(),
-        )?);
+        out.extend(trilith_index::label_names(index, Some(selected), limit, &|| {
+            check.check()
+        })?);
         Ok(())
     });
     collect(view, cache, ctx, request, visit, |s| s.len() + 64)
@@ -119,14 +113,9 @@ async fn collect<T: Ord + Send + 'static>(
             let mut out = BTreeSet::new();
             for head in view.heads.iter().filter_map(|h| h.tenant(&ctx.tenant)) {
                 for matchers in sets.iter() {
-                    head.with_selected(
-                        matchers,
-                        time,
-                        &|| ctx.check(),
-                        |index, selected, labels| {
-                            visit(index, selected, &|o| Ok(labels(o)), &mut out)
-                        },
-                    )?;
+                    head.with_selected(matchers, time, &|| ctx.check(), |index, selected, labels| {
+                        visit(index, selected, &|o| Ok(labels(o)), &mut out)
+                    })?;
                 }
             }
             Ok(out)
@@ -176,12 +165,7 @@ fn of_block<T: Ord>(
     for matchers in sets {
         let mut selected = trilith_index::select(&block.index, matchers, &|| ctx.check())?;
         selected.and_inplace(&in_time);
-        visit(
-            &block.index,
-            &selected,
-            &|o| block.index.labels(o),
-            &mut out,
-        )?;
+        visit(&block.index, &selected, &|o| block.index.labels(o), &mut out)?;
     }
     Ok(out)
 }

@@ -34,6 +34,7 @@ mod head;
 mod labels;
 mod order;
 mod page;
+mod pool;
 mod scan;
 mod select;
 mod store;

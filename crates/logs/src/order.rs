@@ -223,9 +223,7 @@ impl Merger {
         if self.streams.labels.len() != before && !self.cursors.is_empty() {
             let keys = std::mem::take(&mut self.cursors).into_vec();
             let rerank = |mut k: Reverse<Key>| {
-                let stream = self.slots[k.0.slot as usize]
-                    .as_ref()
-                    .map_or(0, |c| c.rows.stream);
+                let stream = self.slots[k.0.slot as usize].as_ref().map_or(0, |c| c.rows.stream);
                 k.0.rank = self.rank(stream);
                 k
             };
@@ -241,11 +239,7 @@ impl Merger {
 
     fn key(&self, cursor: &Cursor, slot: u32) -> Option<Key> {
         let row = cursor.row(self.backward)? as usize;
-        let (ts, lsn, seq) = (
-            cursor.page.keys.ts[row],
-            cursor.page.keys.lsn[row],
-            cursor.seq,
-        );
+        let (ts, lsn, seq) = (cursor.page.keys.ts[row], cursor.page.keys.lsn[row], cursor.seq);
         let rank = self.rank(cursor.rows.stream);
         Some(if self.backward {
             Key {
@@ -311,11 +305,7 @@ impl Merger {
                 return Step::Done;
             };
             // Equal times count: the load may hold a row of a stream that comes first.
-            if self
-                .loads
-                .peek()
-                .is_some_and(|Reverse((ts, _))| *ts <= key.ts)
-            {
+            if self.loads.peek().is_some_and(|Reverse((ts, _))| *ts <= key.ts) {
                 return Step::Load;
             }
             let row = self.take(key);
@@ -336,9 +326,7 @@ impl Merger {
         let cursor = slot.as_mut().expect("a key in the heap has its cursor");
         let row = RowRef {
             page: cursor.page.clone(),
-            row: cursor
-                .row(backward)
-                .expect("a cursor in the heap is not at its end"),
+            row: cursor.row(backward).expect("a cursor in the heap is not at its end"),
             stream: cursor.rows.stream,
             source: cursor.source,
         };
@@ -376,10 +364,7 @@ impl Merger {
             row.line().hash(&mut h);
             row.metadata().map(Labels::as_packed).hash(&mut h);
             let hash = h.finish();
-            if seen
-                .find(hash, |&j| self.group[j as usize].same(row))
-                .is_none()
-            {
+            if seen.find(hash, |&j| self.group[j as usize].same(row)).is_none() {
                 // Never asked to hash again: the capacity suffices for the group.
                 seen.insert_unique(hash, i as u32, |_| hash);
                 keep[i] = true;

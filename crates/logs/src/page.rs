@@ -8,6 +8,8 @@ use bytes::Bytes;
 use trilith_model::Labels;
 use trilith_query::Reservation;
 
+use crate::pool;
+
 /// The small columns of some rows. Rows are grouped by stream (see [`Run`]) and sorted by (time, LSN, arrival)
 /// within a stream.
 #[derive(Debug, Default)]
@@ -28,11 +30,7 @@ impl Keys {
     }
 
     pub fn line_range(&self, row: usize) -> Range<usize> {
-        let start = if row == 0 {
-            0
-        } else {
-            self.ends[row - 1] as usize
-        };
+        let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
         start..self.ends[row] as usize
     }
 
@@ -60,11 +58,7 @@ impl Keys {
     /// Heap bytes, approximately; a dictionary entry counts with its header.
     pub fn heap_bytes(&self) -> usize {
         let dict: usize = self.dict.iter().map(|l| l.as_packed().len() + 32).sum();
-        self.ts.capacity() * 8
-            + self.lsn.capacity() * 8
-            + self.ends.capacity() * 4
-            + self.meta.capacity() * 4
-            + dict
+        self.ts.capacity() * 8 + self.lsn.capacity() * 8 + self.ends.capacity() * 4 + self.meta.capacity() * 4 + dict
     }
 }
 
@@ -116,14 +110,27 @@ impl Page {
     }
 }
 
-/// Line bytes with the reservation that pays for them: freed together, when the last slice goes.
+/// Line bytes with the reservation that pays for them: given back together, when the last slice goes.
 pub(crate) struct BookedLines {
-    pub bytes: Vec<u8>,
-    pub _booked: Option<Reservation>,
+    bytes: Vec<u8>,
+    _booked: Option<Reservation>,
+}
+
+impl BookedLines {
+    /// `bytes` best come from the pool, to which they go.
+    pub fn share(bytes: Vec<u8>, booked: Option<Reservation>) -> Bytes {
+        Bytes::from_owner(BookedLines { bytes, _booked: booked })
+    }
 }
 
 impl AsRef<[u8]> for BookedLines {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl Drop for BookedLines {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.bytes));
     }
 }

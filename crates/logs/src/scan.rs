@@ -10,16 +10,13 @@ use crate::filter::Filters;
 use crate::format::page::MetaDict;
 use crate::order::CursorRows;
 use crate::page::{BookedLines, Keys, Page, Run};
+use crate::pool;
 
 /// Fewer survivors than one in this many bytes are copied out, so that a page does not stay in memory for one line.
 const COMPACT_FACTOR: usize = 4;
 
 /// Runs of selected streams, with the stream's id in the query. Both lists ascend by the block's or head's ordinal.
-pub(crate) fn wanted_runs(
-    runs: &[Run],
-    selected: &[(u32, u32)],
-    time: TimeRange,
-) -> Vec<(Run, u32)> {
+pub(crate) fn wanted_runs(runs: &[Run], selected: &[(u32, u32)], time: TimeRange) -> Vec<(Run, u32)> {
     let in_time = |r: &Run| time.overlaps(TimeRange::new(r.ts_min, r.ts_max));
     let mut out = Vec::new();
     if selected.len() < runs.len() / 8 {
@@ -36,9 +33,7 @@ pub(crate) fn wanted_runs(
             at += selected[at..].partition_point(|s| s.0 < run.stream);
             match selected.get(at) {
                 None => break,
-                Some(&(ordinal, id)) if ordinal == run.stream && in_time(run) => {
-                    out.push((*run, id))
-                }
+                Some(&(ordinal, id)) if ordinal == run.stream && in_time(run) => out.push((*run, id)),
                 Some(_) => {}
             }
         }
@@ -126,10 +121,8 @@ fn compact(page: Page, rows: &mut [CursorRows], memory: Option<&MemoryBudget>) -
     }
     let book = |n: usize| memory.map(|m| m.reserve(n)).transpose();
     let booked = book(count * 24)?;
-    let mut out = BookedLines {
-        bytes: Vec::with_capacity(bytes),
-        _booked: book(bytes)?,
-    };
+    let lines_booked = book(bytes)?;
+    let mut out = pool::take(bytes);
     let mut keys = Keys {
         ts: Vec::with_capacity(count),
         lsn: Vec::with_capacity(count),
@@ -138,13 +131,12 @@ fn compact(page: Page, rows: &mut [CursorRows], memory: Option<&MemoryBudget>) -
     };
     let mut dict = MetaDict::default();
     for row in wanted() {
-        out.bytes.extend_from_slice(page.line(row));
+        out.extend_from_slice(page.line(row));
         keys.ts.push(page.keys.ts[row]);
         keys.lsn.push(page.keys.lsn[row]);
-        keys.ends.push(out.bytes.len() as u32);
+        keys.ends.push(out.len() as u32);
         if !page.keys.meta.is_empty() {
-            keys.meta
-                .push(page.keys.metadata(row).map_or(0, |m| dict.code(m)));
+            keys.meta.push(page.keys.metadata(row).map_or(0, |m| dict.code(m)));
         }
     }
     keys.dict = dict.dict;
@@ -156,7 +148,7 @@ fn compact(page: Page, rows: &mut [CursorRows], memory: Option<&MemoryBudget>) -
     }
     Ok(Page {
         keys: Arc::new(keys),
-        lines: Some(Bytes::from_owner(out)),
+        lines: Some(BookedLines::share(out, lines_booked)),
         selected: None,
         _booked: booked,
     })

@@ -23,10 +23,7 @@ use hashbrown::HashMap;
 use trilith_block::{BlockHandle, View};
 use trilith_index::LabelIndex as _;
 use trilith_model::{Error, ErrorKind, Labels, Matcher, Result, TimeRange, task};
-use trilith_query::{
-    Entry, EntryBatch, EntryRequest, QueryContext, QueryStats, Reservation, ResultStream,
-    WantedFields,
-};
+use trilith_query::{Entry, EntryBatch, EntryRequest, QueryContext, QueryStats, ResultStream, WantedFields};
 
 use crate::block::reader::{BlockCache, OpenBlock, StoredPage};
 use crate::engine::LogsEngine;
@@ -171,9 +168,10 @@ pub(crate) fn select(
         spans: Vec::new(),
         rows: Vec::new(),
     };
-    stream::try_unfold(selection, |mut s| async move {
-        Ok(s.next().await?.map(|batch| (batch, s)))
-    })
+    stream::try_unfold(
+        selection,
+        |mut s| async move { Ok(s.next().await?.map(|batch| (batch, s))) },
+    )
     .boxed()
 }
 
@@ -226,7 +224,7 @@ impl Selection {
                 return Err(Error::new(
                     ErrorKind::Execution,
                     format!(
-                        "query selects more than {max} entries (limits.query-entries-max); narrow the selector or the range"
+                        "query selects more than {max} entries (limits.query-entries); narrow the selector or the range"
                     ),
                 ));
             }
@@ -250,12 +248,7 @@ impl Selection {
     async fn start(&mut self, view: &Arc<View<LogsEngine>>) -> Result<()> {
         self.ctx.check()?;
         let parts = {
-            let (view, ctx, matchers, time) = (
-                view.clone(),
-                self.ctx.clone(),
-                self.matchers.clone(),
-                self.time,
-            );
+            let (view, ctx, matchers, time) = (view.clone(), self.ctx.clone(), self.matchers.clone(), self.time);
             task::compute(move || {
                 let tenants = view.heads.iter().filter_map(|h| h.tenant(&ctx.tenant));
                 tenants
@@ -294,10 +287,7 @@ impl Selection {
         }
         let tenant = self.ctx.tenant.clone();
         for handle in view.blocks_of(&tenant, self.time) {
-            let time = intersection(
-                TimeRange::new(handle.meta.time_min, handle.meta.time_max),
-                self.time,
-            );
+            let time = intersection(TimeRange::new(handle.meta.time_min, handle.meta.time_max), self.time);
             let merger = self.merger()?;
             let source = merger.add_source(true);
             merger.add_load(Load { source, page: None }, time.min, time.max);
@@ -307,14 +297,10 @@ impl Selection {
         if self.keys_only {
             // Which pages need their lines shows when all blocks are open. Head chunks that were due go back.
             let loads = self.merger()?.take_loads(usize::MAX);
-            let (blocks, chunks): (Vec<Load>, Vec<Load>) =
-                loads.into_iter().partition(|l| l.page.is_none());
+            let (blocks, chunks): (Vec<Load>, Vec<Load>) = loads.into_iter().partition(|l| l.page.is_none());
             for load in chunks {
                 if let Source::Head { chunks, .. } = &self.sources[load.source as usize] {
-                    let time = intersection(
-                        chunks[load.page.unwrap_or_default() as usize].time,
-                        self.time,
-                    );
+                    let time = intersection(chunks[load.page.unwrap_or_default() as usize].time, self.time);
                     self.merger()?.add_load(load, time.min, time.max);
                 }
             }
@@ -326,8 +312,7 @@ impl Selection {
     async fn load(&mut self) -> Result<()> {
         let wave = self.wave.min(self.left);
         let loads = self.merger()?.take_loads(wave);
-        let (blocks, pages): (Vec<Load>, Vec<Load>) =
-            loads.into_iter().partition(|l| l.page.is_none());
+        let (blocks, pages): (Vec<Load>, Vec<Load>) = loads.into_iter().partition(|l| l.page.is_none());
         // Opening is no reason to believe that much will be read.
         if !pages.is_empty() {
             self.wave = (self.wave * 2).min(WAVE_MAX);
@@ -351,10 +336,7 @@ impl Selection {
                     let block = cache.open(&handle).await?;
                     let plan = {
                         let (block, ctx) = (block.clone(), ctx.clone());
-                        task::compute(move || {
-                            BlockPlan::new(&block, &matchers, time, &|| ctx.check())
-                        })
-                        .await??
+                        task::compute(move || BlockPlan::new(&block, &matchers, time, &|| ctx.check())).await??
                     };
                     QueryStats::add(&ctx.stats.blocks_read, 1);
                     Ok((block, plan))
@@ -387,11 +369,8 @@ impl Selection {
                 );
             }
             if self.keys_only {
-                let mut spans: Vec<(u32, TimeRange)> = ids
-                    .iter()
-                    .zip(&plan.streams)
-                    .map(|(&id, s)| (id, s.2))
-                    .collect();
+                let mut spans: Vec<(u32, TimeRange)> =
+                    ids.iter().zip(&plan.streams).map(|(&id, s)| (id, s.2)).collect();
                 spans.sort_unstable_by_key(|s| s.0);
                 self.spans[source as usize] = spans;
             }
@@ -408,11 +387,7 @@ impl Selection {
                 .binary_search_by_key(id, |s| s.0)
                 .is_ok_and(|at| spans[at].1.overlaps(TimeRange::new(run.ts_min, run.ts_max)))
         };
-        let mut others = self
-            .spans
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != source as usize);
+        let mut others = self.spans.iter().enumerate().filter(|(i, _)| *i != source as usize);
         others.any(|(_, spans)| runs.iter().any(|run| repeats(spans, run)))
     }
 
@@ -426,11 +401,8 @@ impl Selection {
                     let chunk = chunks[no as usize].clone();
                     Job::Chunk(wanted_runs(&chunk.runs, selected, self.time), chunk)
                 }
-                Source::Open {
-                    block, selected, ..
-                } => {
-                    let runs =
-                        wanted_runs(block.directory.runs_of(no as usize), selected, self.time);
+                Source::Open { block, selected, .. } => {
+                    let runs = wanted_runs(block.directory.runs_of(no as usize), selected, self.time);
                     let lines = !self.keys_only || self.may_repeat(load.source, &runs);
                     Job::Page(runs, block.clone(), lines)
                 }
@@ -447,10 +419,7 @@ impl Selection {
                         Job::Page(runs, block, lines) => {
                             let stored = block.fetch(load.page.unwrap_or_default(), lines).await;
                             if let Ok(stored) = &stored {
-                                QueryStats::add(
-                                    &ctx.stats.bytes_read,
-                                    stored.stored_bytes() as u64,
-                                );
+                                QueryStats::add(&ctx.stats.bytes_read, stored.stored_bytes() as u64);
                             }
                             Input::Page(runs, stored)
                         }
@@ -458,28 +427,26 @@ impl Selection {
                     (load, input)
                 }
             });
-            let decoding = stream::iter(reading)
-                .buffered(WAVE_MAX)
-                .map(|(load, input)| {
-                    let (ctx, filters, time) = (self.ctx.clone(), self.filters.clone(), self.time);
-                    let from = match &self.sources[load.source as usize] {
-                        Source::Open { block, .. } => block.name.clone(),
-                        _ => "head".into(),
+            let decoding = stream::iter(reading).buffered(WAVE_MAX).map(|(load, input)| {
+                let (ctx, filters, time) = (self.ctx.clone(), self.filters.clone(), self.time);
+                let from = match &self.sources[load.source as usize] {
+                    Source::Open { block, .. } => block.name.clone(),
+                    _ => "head".into(),
+                };
+                async move {
+                    let scanned = {
+                        let ctx = ctx.clone();
+                        task::compute(move || input.scan(&ctx, time, &filters)).await?
                     };
-                    async move {
-                        let scanned = {
-                            let ctx = ctx.clone();
-                            task::compute(move || input.scan(&ctx, time, &filters)).await?
-                        };
-                        match scanned {
-                            Err(e) if e.kind == ErrorKind::Corrupt => {
-                                warn_corrupt(&ctx, &from, &e);
-                                Ok((load, None))
-                            }
-                            other => Ok::<_, Error>((load, Some(other?))),
+                    match scanned {
+                        Err(e) if e.kind == ErrorKind::Corrupt => {
+                            warn_corrupt(&ctx, &from, &e);
+                            Ok((load, None))
                         }
+                        other => Ok::<_, Error>((load, Some(other?))),
                     }
-                });
+                }
+            });
             let mut decoding = decoding.buffered(DECODE_PARALLEL);
             let mut out = Vec::new();
             while let Some(one) = decoding.next().await {
@@ -489,12 +456,7 @@ impl Selection {
             out
         };
         for (load, scanned) in scanned {
-            let Some(Scanned {
-                page,
-                rows,
-                scanned,
-            }) = scanned
-            else {
+            let Some(Scanned { page, rows, scanned }) = scanned else {
                 continue;
             };
             QueryStats::add(&self.ctx.stats.entries_scanned, scanned);
@@ -506,11 +468,7 @@ impl Selection {
 }
 
 /// Streams of a head's part and the time of their rows, by stream.
-fn head_spans(
-    chunks: &[Arc<Chunk>],
-    selected: &[(u32, u32)],
-    time: TimeRange,
-) -> Vec<(u32, TimeRange)> {
+fn head_spans(chunks: &[Arc<Chunk>], selected: &[(u32, u32)], time: TimeRange) -> Vec<(u32, TimeRange)> {
     let mut spans: HashMap<u32, TimeRange, foldhash::fast::RandomState> = HashMap::default();
     for chunk in chunks {
         for (run, id) in wanted_runs(&chunk.runs, selected, time) {
@@ -539,23 +497,13 @@ impl Input {
         let memory = Some(&ctx.memory);
         match self {
             Input::Chunk(runs, chunk) => {
-                // Lines that are not packed are the head's own memory.
-                let lines = if chunk.is_packed() {
-                    let booked = ctx.memory.reserve(chunk.raw_len)?;
-                    book_bytes(chunk.lines()?, booked)
-                } else {
-                    chunk.lines()?
-                };
+                let booked = chunk
+                    .is_packed()
+                    .then(|| ctx.memory.reserve(chunk.raw_len))
+                    .transpose()?;
+                let lines = chunk.lines(booked)?;
                 QueryStats::add(&ctx.stats.bytes_decoded, lines.len() as u64);
-                scan(
-                    chunk.keys.clone(),
-                    Some(lines),
-                    None,
-                    &runs,
-                    time,
-                    filters,
-                    memory,
-                )
+                scan(chunk.keys.clone(), Some(lines), None, &runs, time, filters, memory)
             }
             Input::Page(runs, stored) => {
                 let stored = stored?;
@@ -564,38 +512,11 @@ impl Input {
                 let lines_booked = ctx.memory.reserve(line_bytes)?;
                 let (keys, lines) = stored.decode()?;
                 QueryStats::add(&ctx.stats.bytes_decoded, (keys_bytes + line_bytes) as u64);
-                let lines = lines.map(|bytes| {
-                    Bytes::from_owner(BookedLines {
-                        bytes,
-                        _booked: Some(lines_booked),
-                    })
-                });
-                scan(
-                    Arc::new(keys),
-                    lines,
-                    Some(booked),
-                    &runs,
-                    time,
-                    filters,
-                    memory,
-                )
+                let lines = lines.map(|bytes| BookedLines::share(bytes, Some(lines_booked)));
+                scan(Arc::new(keys), lines, Some(booked), &runs, time, filters, memory)
             }
         }
     }
-}
-
-/// Decompressed chunk lines with what pays for them.
-fn book_bytes(bytes: Bytes, booked: Reservation) -> Bytes {
-    struct Booked(
-        Bytes,
-        #[expect(dead_code, reason = "held for its drop")] Reservation,
-    );
-    impl AsRef<[u8]> for Booked {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-    Bytes::from_owner(Booked(bytes, booked))
 }
 
 fn batch(merger: &Merger, rows: &[RowRef], fields: WantedFields) -> EntryBatch {
@@ -610,8 +531,7 @@ fn batch(merger: &Merger, rows: &[RowRef], fields: WantedFields) -> EntryBatch {
         let stream = match last {
             Some((id, stream)) if id == row.stream => stream,
             _ => *local.entry(row.stream).or_insert_with(|| {
-                out.streams
-                    .push(merger.streams.labels[row.stream as usize].clone());
+                out.streams.push(merger.streams.labels[row.stream as usize].clone());
                 out.streams.len() as u32 - 1
             }),
         };
@@ -635,11 +555,7 @@ fn batch(merger: &Merger, rows: &[RowRef], fields: WantedFields) -> EntryBatch {
 }
 
 /// `None` and a warning for a corrupt block.
-pub(crate) fn skip_corrupt<T>(
-    ctx: &QueryContext,
-    handle: &BlockHandle,
-    result: Result<T>,
-) -> Result<Option<T>> {
+pub(crate) fn skip_corrupt<T>(ctx: &QueryContext, handle: &BlockHandle, result: Result<T>) -> Result<Option<T>> {
     match result {
         Err(e) if e.kind == ErrorKind::Corrupt => {
             warn_corrupt(ctx, &handle.meta.id.to_string(), &e);

@@ -8,12 +8,10 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use trilith_block::{HeadStats, Shard, ShardStats};
 use trilith_model::{
-    Appended, Clock, Error, ErrorKind, Labels, Limits, LimitsProvider, LogBatch, LogSink,
-    Rejection, Result, Signal, TenantId, task,
+    Appended, Clock, Error, ErrorKind, Labels, Limits, LimitsProvider, LogBatch, LogSink, Rejection, Result, Signal,
+    TenantId, task,
 };
-use trilith_query::{
-    EntryBatch, EntryRequest, EntrySource, LabelRequest, QueryContext, ResultStream,
-};
+use trilith_query::{EntryBatch, EntryRequest, EntrySource, LabelRequest, QueryContext, ResultStream};
 use trilith_wal::{Lsn, Record, Wal};
 
 use crate::block::reader::BlockCache;
@@ -120,9 +118,7 @@ impl LogsStore {
         });
         match applied.await? {
             Ok(()) => {
-                self.counters
-                    .replayed_records
-                    .fetch_add(1, Ordering::Relaxed);
+                self.counters.replayed_records.fetch_add(1, Ordering::Relaxed);
             }
             Err(e)
                 if matches!(
@@ -133,9 +129,7 @@ impl LogsStore {
                     }
                 ) =>
             {
-                self.counters
-                    .corrupt_records
-                    .fetch_add(1, Ordering::Relaxed);
+                self.counters.corrupt_records.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%tenant, lsn, error = %e, "a log record does not decode and is left out");
             }
             Err(e) => return Err(e.context(format_args!("record {lsn}"))),
@@ -173,10 +167,7 @@ impl LogsStore {
                 }
             }
         };
-        tokio::join!(
-            self.shard.run(cancel.clone()),
-            cancel.run_until_cancelled(releasing)
-        );
+        tokio::join!(self.shard.run(cancel.clone()), cancel.run_until_cancelled(releasing));
     }
 
     fn release(&self) {
@@ -192,13 +183,7 @@ impl LogsStore {
             rejected_entries: get(&c.rejected_entries),
             replayed_records: get(&c.replayed_records),
             corrupt_records: get(&c.corrupt_records),
-            streams: self
-                .shard
-                .view()
-                .heads
-                .iter()
-                .map(|h| h.stream_count())
-                .sum(),
+            streams: self.shard.view().heads.iter().map(|h| h.stream_count()).sum(),
             head: self.shard.head_stats(),
             shard: self.shard.stats(),
         }
@@ -230,7 +215,10 @@ impl LogsStore {
                     });
                 } else if entry.ts_ns > newest {
                     refused.add(ErrorKind::Invalid, "too_far_in_future", 1, || {
-                        format!("entry for stream '{labels}' has timestamp too new: {}", rfc3339(entry.ts_ns))
+                        format!(
+                            "entry for stream '{labels}' has timestamp too new: {}",
+                            rfc3339(entry.ts_ns)
+                        )
                     });
                 }
                 (oldest..=newest).contains(&entry.ts_ns)
@@ -238,9 +226,7 @@ impl LogsStore {
         }
         batch.streams.retain(|s| !s.entries.is_empty());
         if let Some(head) = self.shard.view().heads.last() {
-            let mut admitted = head
-                .admit(tenant, batch, limits.active_streams_max)
-                .into_iter();
+            let mut admitted = head.admit(tenant, batch, limits.active_streams_max).into_iter();
             batch.streams.retain(|s| {
                 let admitted = admitted.next().unwrap_or(true);
                 if !admitted {
@@ -265,13 +251,7 @@ impl LogsStore {
 struct Refused(Vec<Rejection>);
 
 impl Refused {
-    fn add(
-        &mut self,
-        kind: ErrorKind,
-        reason: &'static str,
-        count: u64,
-        message: impl FnOnce() -> String,
-    ) {
+    fn add(&mut self, kind: ErrorKind, reason: &'static str, count: u64, message: impl FnOnce() -> String) {
         match self.0.iter_mut().find(|r| r.reason == reason) {
             Some(r) => r.count += count,
             None => self.0.push(Rejection {
@@ -326,18 +306,11 @@ impl LogSink for LogsStore {
             task::spawn("logs-append", logged)
                 .await
                 .map_err(|e| Error::internal(format!("an append failed: {e}")))??;
-            self.counters
-                .line_bytes
-                .fetch_add(bytes as u64, Ordering::Relaxed);
+            self.counters.line_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         self.counters.entries.fetch_add(accepted, Ordering::Relaxed);
-        self.counters
-            .rejected_entries
-            .fetch_add(rejected, Ordering::Relaxed);
-        Ok(Appended {
-            accepted,
-            rejections,
-        })
+        self.counters.rejected_entries.fetch_add(rejected, Ordering::Relaxed);
+        Ok(Appended { accepted, rejections })
     }
 }
 
@@ -382,12 +355,7 @@ impl EntrySource for LogsStore {
         labels::names(self.shard.view(), &self.cache, ctx, request).await
     }
 
-    async fn label_values(
-        &self,
-        ctx: &QueryContext,
-        name: &str,
-        request: LabelRequest,
-    ) -> Result<Vec<String>> {
+    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>> {
         labels::values(self.shard.view(), &self.cache, ctx, name, request).await
     }
 }

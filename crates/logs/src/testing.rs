@@ -46,8 +46,8 @@ pub(crate) fn arb_batch() -> impl Strategy<Value = LogBatch> {
         2 => Labels::from_pairs([("app", "y")]),
         _ => Labels::from_pairs([("zone", "z")]),
     });
-    let stream = (labels, prop::collection::vec(entry, 0..6))
-        .prop_map(|(labels, entries)| LogStream { labels, entries });
+    let stream =
+        (labels, prop::collection::vec(entry, 0..6)).prop_map(|(labels, entries)| LogStream { labels, entries });
     prop::collection::vec(stream, 0..4).prop_map(|streams| LogBatch { streams })
 }
 
@@ -92,9 +92,7 @@ impl Model {
         limit: usize,
     ) -> Vec<Got> {
         let wanted = |g: &&Got| {
-            keep(&g.stream)
-                && (start..=end).contains(&g.ts_ns)
-                && filters.iter().all(|f| f.matches(&g.line))
+            keep(&g.stream) && (start..=end).contains(&g.ts_ns) && filters.iter().all(|f| f.matches(&g.line))
         };
         let mut out: Vec<Got> = self.0.iter().filter(wanted).cloned().collect();
         out.sort_by(|a, b| (a.ts_ns, &a.stream).cmp(&(b.ts_ns, &b.stream)));

@@ -27,7 +27,7 @@ pub(crate) struct OpenBlock {
 }
 
 impl OpenBlock {
-    /// Opens and decodes; uses no cache but the container's.
+    /// Opens and decodes for queries.
     ///
     /// # Errors
     /// `Corrupt`, and those of the store.
@@ -36,17 +36,23 @@ impl OpenBlock {
         Self::from_container(container, &handle.meta.id.to_string()).await
     }
 
+    /// As `open`, for reading the block once from one end to the other: its pages do not push out of the cache what
+    /// queries read again and again.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn open_once(handle: &BlockHandle) -> Result<Self> {
+        let mut handle = handle.clone();
+        handle.store = handle.store.without_cache();
+        Self::open(&handle).await
+    }
+
     /// # Errors
     /// `Corrupt`, and those of the store.
     pub async fn from_container(container: Container, name: &str) -> Result<Self> {
-        let mut sections = container
-            .read_many(&[(STREAMS, 0), (DIRECTORY, 0)])
-            .await?
-            .into_iter();
+        let mut sections = container.read_many(&[(STREAMS, 0), (DIRECTORY, 0)]).await?.into_iter();
         let (Some(streams), Some(directory)) = (sections.next(), sections.next()) else {
-            return Err(Error::internal(
-                "the container answers as many sections as asked",
-            ));
+            return Err(Error::internal("the container answers as many sections as asked"));
         };
         let index = BlockIndex::open(streams)?;
         let directory = Directory::decode(&directory, index.series_count())?;
@@ -77,17 +83,10 @@ impl OpenBlock {
         let meta = &self.directory.pages[page as usize];
         let ranges = meta.ranges();
         let wanted: &[Range<u64>] = if lines { &ranges } else { &ranges[..1] };
-        let mut pieces = self
-            .container
-            .read_ranges(PAGES, 0, wanted)
-            .await?
-            .into_iter();
+        let mut pieces = self.container.read_ranges(PAGES, 0, wanted).await?.into_iter();
         let keys = pieces.next().unwrap_or_default();
         let rest = if lines {
-            Some((
-                pieces.next().unwrap_or_default(),
-                pieces.next().unwrap_or_default(),
-            ))
+            Some((pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default()))
         } else {
             None
         };
@@ -118,18 +117,10 @@ impl StoredPage {
     pub fn decoded_bytes(&self) -> (usize, usize) {
         let rows: usize = self.runs.iter().map(|r| r.rows as usize).sum();
         let rest = self.rest.is_some();
-        let meta = if rest {
-            self.meta.meta.raw_len as usize * 2
-        } else {
-            0
-        };
+        let meta = if rest { self.meta.meta.raw_len as usize * 2 } else { 0 };
         (
             rows * 24 + meta,
-            if rest {
-                self.meta.lines.raw_len as usize
-            } else {
-                0
-            },
+            if rest { self.meta.lines.raw_len as usize } else { 0 },
         )
     }
 
@@ -140,12 +131,7 @@ impl StoredPage {
     pub fn decode(&self) -> Result<(Keys, Option<Vec<u8>>)> {
         check(&self.keys, &self.meta.keys, "keys")?;
         let lines_raw = self.meta.lines.raw_len as usize;
-        let mut keys = page::decode_keys(
-            &self.keys,
-            self.meta.keys.raw_len as usize,
-            &self.runs,
-            lines_raw,
-        )?;
+        let mut keys = page::decode_keys(&self.keys, self.meta.keys.raw_len as usize, &self.runs, lines_raw)?;
         let Some((meta, lines)) = &self.rest else {
             return Ok((keys, None));
         };

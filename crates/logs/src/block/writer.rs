@@ -75,8 +75,7 @@ impl BlockWriter {
     pub fn push(&mut self, row: RowRef, streams: &Streams) -> Result<()> {
         let len = u64::from(row.line_len());
         if !self.partition.is_empty()
-            && (self.partition_bytes + len > PARTITION_LINE_BYTES
-                || self.partition.len() >= PARTITION_ROWS_MAX)
+            && (self.partition_bytes + len > PARTITION_LINE_BYTES || self.partition.len() >= PARTITION_ROWS_MAX)
         {
             self.flush_partition(streams)?;
         }
@@ -118,8 +117,7 @@ impl BlockWriter {
         let pieces = page::encode(&mut self.compressor, &page.runs, &page.keys, &page.lines)?;
         let mut append = |stored: &[u8], raw_len: usize| -> Result<PieceMeta> {
             self.out.append(stored)?;
-            let len =
-                |n: usize| u32::try_from(n).map_err(|_| Error::internal("a page exceeds 4 GiB"));
+            let len = |n: usize| u32::try_from(n).map_err(|_| Error::internal("a page exceeds 4 GiB"));
             Ok(PieceMeta {
                 len: len(stored.len())?,
                 raw_len: len(raw_len)?,
@@ -166,10 +164,7 @@ impl BlockWriter {
         for run in &mut self.directory.runs {
             run.stream = ordinals[run.stream as usize];
         }
-        let mut sections = [
-            (DIRECTORY, self.directory.encode()),
-            (STREAMS, index.finish()?),
-        ];
+        let mut sections = [(DIRECTORY, self.directory.encode()), (STREAMS, index.finish()?)];
         sections.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
         let mut hot = false;
         let mut left: usize = sections.iter().map(|(_, b)| b.len()).sum();
@@ -179,8 +174,7 @@ impl BlockWriter {
                 hot = true;
             }
             left -= bytes.len();
-            self.out
-                .section(*kind, 0, bytes, Compression::Zstd(INDEX_LEVEL))?;
+            self.out.section(*kind, 0, bytes, Compression::Zstd(INDEX_LEVEL))?;
         }
         let file: BlockFile = self.out.finish(FILE)?;
         Ok(Some(BlockDraft {
@@ -205,8 +199,7 @@ struct PageBuilder {
 
 impl PageBuilder {
     fn is_full_for(&self, line_len: usize) -> bool {
-        !self.runs.is_empty()
-            && (self.lines.len() + line_len > PAGE_LINE_BYTES || self.keys.rows() >= PAGE_ROWS_MAX)
+        !self.runs.is_empty() && (self.lines.len() + line_len > PAGE_LINE_BYTES || self.keys.rows() >= PAGE_ROWS_MAX)
     }
 
     fn push(&mut self, row: &RowRef) {
@@ -237,8 +230,6 @@ impl PageBuilder {
         self.keys
             .ends
             .push(u32::try_from(self.lines.len()).expect("a page is closed long before 4 GiB"));
-        self.keys
-            .meta
-            .push(row.metadata().map_or(0, |m| self.dict.code(m)));
+        self.keys.meta.push(row.metadata().map_or(0, |m| self.dict.code(m)));
     }
 }

@@ -45,10 +45,7 @@ pub(crate) struct PageMeta {
 
 impl PageMeta {
     pub fn end(&self) -> u64 {
-        self.offset
-            + u64::from(self.keys.len)
-            + u64::from(self.meta.len)
-            + u64::from(self.lines.len)
+        self.offset + u64::from(self.keys.len) + u64::from(self.meta.len) + u64::from(self.lines.len)
     }
 
     /// Where the pieces are, in the pages section.
@@ -84,14 +81,13 @@ impl Directory {
     }
 
     pub fn time(&self) -> TimeRange {
-        self.runs.iter().fold(TimeRange::EMPTY, |t, r| {
-            t.union(TimeRange::new(r.ts_min, r.ts_max))
-        })
+        self.runs
+            .iter()
+            .fold(TimeRange::EMPTY, |t, r| t.union(TimeRange::new(r.ts_min, r.ts_max)))
     }
 
     pub fn heap_bytes(&self) -> usize {
-        self.pages.capacity() * size_of::<PageMeta>()
-            + self.runs.capacity() * (size_of::<Run>() + 8)
+        self.pages.capacity() * size_of::<PageMeta>() + self.runs.capacity() * (size_of::<Run>() + 8)
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -141,9 +137,7 @@ impl Directory {
         let mut r = Reader::new(bytes);
         let version = r.u8().map_err(&bad)?;
         if version != VERSION {
-            return Err(wrong(&format!(
-                "version {version} is not known (newest is {VERSION})"
-            )));
+            return Err(wrong(&format!("version {version} is not known (newest is {VERSION})")));
         }
         let n = r.count(18).map_err(&bad)?;
         let mut pages = Vec::with_capacity(n);

@@ -3,19 +3,13 @@ use proptest::prelude::*;
 use super::*;
 
 fn arb() -> impl Strategy<Value = Directory> {
-    let piece =
-        (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(len, raw_len, crc32c)| PieceMeta {
-            len,
-            raw_len,
-            crc32c,
-        });
+    let piece = (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(len, raw_len, crc32c)| PieceMeta {
+        len,
+        raw_len,
+        crc32c,
+    });
     let run = (0u32..50, 1u32..1000, any::<(i64, i64)>(), any::<u64>());
-    let page = (
-        piece.clone(),
-        piece.clone(),
-        piece,
-        prop::collection::vec(run, 1..6),
-    );
+    let page = (piece.clone(), piece.clone(), piece, prop::collection::vec(run, 1..6));
     prop::collection::vec(page, 0..5).prop_map(|pages| {
         let mut d = Directory::default();
         let mut offset = 0;

@@ -4,20 +4,19 @@ pub(crate) mod directory;
 pub(crate) mod page;
 pub(crate) mod wal;
 
-use std::cell::RefCell;
 use std::io::Read as _;
 
 use trilith_codec::DecodeError;
 use trilith_model::{Error, Result};
 
+use crate::pool::{self, Stock};
+
 /// Buffers up to this size are allocated at once when a length is read; larger ones grow with the bytes that
 /// really come, so that a forged length costs nothing.
 const TRUSTED_LEN: usize = 8 << 20;
 
-thread_local! {
-    // A zstd context is 150 KiB and slow to build compared with a small page.
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
-}
+/// A zstd context is 150 KiB and slow to build compared with a small page.
+static DECOMPRESSORS: Stock<zstd::bulk::Decompressor<'static>> = Stock::new();
 
 /// Decompresses a zstd frame that must hold exactly `raw_len` bytes.
 ///
@@ -26,19 +25,14 @@ thread_local! {
 pub(crate) fn unzstd(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
     let corrupt = |what: &str| Error::corrupt(format!("compressed bytes {what}"));
     if raw_len <= TRUSTED_LEN {
-        let mut out = Vec::with_capacity(raw_len);
-        DECOMPRESSOR.with_borrow_mut(|slot| {
-            let decompressor = match slot {
-                Some(d) => d,
-                None => slot.insert(
-                    zstd::bulk::Decompressor::new()
-                        .map_err(|e| Error::internal(format!("no zstd context: {e}")))?,
-                ),
-            };
-            decompressor
-                .decompress_to_buffer(bytes, &mut out)
-                .map_err(|_| corrupt("do not decompress"))
-        })?;
+        let mut out = pool::take(raw_len);
+        let mut decompressor = match DECOMPRESSORS.take() {
+            Some(d) => d,
+            None => zstd::bulk::Decompressor::new().map_err(|e| Error::internal(format!("no zstd context: {e}")))?,
+        };
+        let done = decompressor.decompress_to_buffer(bytes, &mut out);
+        DECOMPRESSORS.give(decompressor);
+        done.map_err(|_| corrupt("do not decompress"))?;
         return if out.len() == raw_len {
             Ok(out)
         } else {
@@ -46,8 +40,7 @@ pub(crate) fn unzstd(bytes: &[u8], raw_len: usize) -> Result<Vec<u8>> {
         };
     }
     let mut out = Vec::with_capacity(TRUSTED_LEN);
-    let decoder =
-        zstd::stream::read::Decoder::new(bytes).map_err(|_| corrupt("do not decompress"))?;
+    let decoder = zstd::stream::read::Decoder::new(bytes).map_err(|_| corrupt("do not decompress"))?;
     decoder
         .take((raw_len as u64).saturating_add(1))
         .read_to_end(&mut out)
@@ -69,10 +62,7 @@ pub(crate) struct Compressor {
 impl Compressor {
     pub fn new(level: i32) -> Result<Self> {
         zstd::bulk::Compressor::new(level)
-            .map(|zstd| Compressor {
-                zstd,
-                out: Vec::new(),
-            })
+            .map(|zstd| Compressor { zstd, out: Vec::new() })
             .map_err(|e| Error::internal(format!("no zstd context: {e}")))
     }
 

@@ -40,12 +40,7 @@ pub(crate) struct Pieces {
 }
 
 /// Encodes a page. `runs` cover the rows of `keys` in order; `lines` is as long as the last end says.
-pub(crate) fn encode(
-    compressor: &mut Compressor,
-    runs: &[Run],
-    keys: &Keys,
-    lines: &[u8],
-) -> Result<Pieces> {
+pub(crate) fn encode(compressor: &mut Compressor, runs: &[Run], keys: &Keys, lines: &[u8]) -> Result<Pieces> {
     let raw_keys = encode_keys(runs, keys);
     let mut pieces = Pieces {
         keys: compressor.compress(&raw_keys)?.to_vec(),
@@ -120,12 +115,7 @@ fn encode_meta(keys: &Keys) -> Vec<u8> {
 ///
 /// # Errors
 /// `Corrupt` when the piece contradicts itself or the directory.
-pub(crate) fn decode_keys(
-    piece: &[u8],
-    raw_len: usize,
-    runs: &[Run],
-    lines_raw: usize,
-) -> Result<Keys> {
+pub(crate) fn decode_keys(piece: &[u8], raw_len: usize, runs: &[Run], lines_raw: usize) -> Result<Keys> {
     let raw = unzstd(piece, raw_len)?;
     let rows: u64 = runs.iter().map(|r| u64::from(r.rows)).sum();
     // At least one byte for the LSN and one for the length.
@@ -140,9 +130,7 @@ pub(crate) fn decode_keys(
     let mut r = Reader::new(&raw);
     let unit = r.u8().map_err(&bad)?;
     if unit > UNIT_MAX || unit % 3 != 0 {
-        return Err(Error::corrupt(format!(
-            "page keys: unknown time unit {unit}"
-        )));
+        return Err(Error::corrupt(format!("page keys: unknown time unit {unit}")));
     }
     let scale = 10u64.pow(u32::from(unit));
     let mut keys = Keys {
@@ -164,9 +152,7 @@ pub(crate) fn decode_keys(
             keys.ts.push(ts);
         }
         if ts != run.ts_max {
-            return Err(Error::corrupt(
-                "page keys: times end elsewhere than the directory says",
-            ));
+            return Err(Error::corrupt("page keys: times end elsewhere than the directory says"));
         }
     }
     let mut lsn = 0u64;
@@ -203,10 +189,7 @@ pub(crate) fn decode_meta(piece: &[u8], raw_len: usize, keys: &mut Keys) -> Resu
     let mut meta = Vec::with_capacity(keys.rows());
     for _ in 0..keys.rows() {
         // Bounded by the count of the dictionary, which is bounded by the bytes of the piece.
-        meta.push(
-            r.uvarint_max((n as u64).min(u64::from(u32::MAX)))
-                .map_err(&bad)? as u32,
-        );
+        meta.push(r.uvarint_max((n as u64).min(u64::from(u32::MAX))).map_err(&bad)? as u32);
     }
     r.finish().map_err(&bad)?;
     keys.meta = meta;

@@ -4,13 +4,8 @@ use super::*;
 
 /// A page of streams with (time, LSN, line, metadata number), put in order.
 fn build(streams: Vec<Vec<(i64, u64, Vec<u8>, u8)>>) -> (Vec<Run>, Keys, Vec<u8>) {
-    let (mut runs, mut keys, mut lines, mut dict) =
-        (Vec::new(), Keys::default(), Vec::new(), MetaDict::default());
-    for (stream, mut rows) in streams
-        .into_iter()
-        .enumerate()
-        .filter(|(_, rows)| !rows.is_empty())
-    {
+    let (mut runs, mut keys, mut lines, mut dict) = (Vec::new(), Keys::default(), Vec::new(), MetaDict::default());
+    for (stream, mut rows) in streams.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         rows.sort_by_key(|r| (r.0, r.1));
         runs.push(Run {
             stream: stream as u32,
@@ -40,20 +35,14 @@ fn check(runs: &[Run], keys: &Keys, lines: &[u8]) {
     let mut compressor = Compressor::new(1).expect("zstd");
     let p = encode(&mut compressor, runs, keys, lines).expect("encodes");
     let mut got = decode_keys(&p.keys, p.keys_raw, runs, p.lines_raw).expect("keys decode");
-    assert_eq!(
-        (&got.ts, &got.lsn, &got.ends),
-        (&keys.ts, &keys.lsn, &keys.ends)
-    );
+    assert_eq!((&got.ts, &got.lsn, &got.ends), (&keys.ts, &keys.lsn, &keys.ends));
     if !p.meta.is_empty() {
         decode_meta(&p.meta, p.meta_raw, &mut got).expect("metadata decodes");
     }
     for row in 0..keys.rows() {
         assert_eq!(got.metadata(row), keys.metadata(row));
     }
-    assert_eq!(
-        decode_lines(&p.lines, p.lines_raw).expect("lines decode"),
-        lines
-    );
+    assert_eq!(decode_lines(&p.lines, p.lines_raw).expect("lines decode"), lines);
 }
 
 fn arb_ts() -> impl Strategy<Value = i64> {

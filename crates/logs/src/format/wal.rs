@@ -11,49 +11,45 @@
 //! Δts is against the entry before (the first against 0, wrapping), in the order in which the entries were pushed.
 //! Metadata code 0 is none, n is the n-th set. Format: docs/formats/logs-wal.md.
 
-use std::cell::RefCell;
-
 use bytes::Bytes;
 use trilith_codec::{Reader, put_bytes, put_uvarint, put_varint};
 use trilith_model::{Error, Labels, LabelsRef, LogBatch, LogEntry, LogStream, Result};
 
 use crate::format::page::MetaDict;
 use crate::format::{Compressor, corrupt, unzstd};
+use crate::pool::Stock;
 
 const VERSION: u8 = 1;
 
 /// Level 1 halves the log compared with lz4 at the same CPU on log lines, and the disk is the scarcer.
 const LEVEL: i32 = 1;
 
-/// A buffer for a larger batch is given back.
+/// A buffer that a larger batch needed is freed.
 const KEPT_BYTES: usize = 4 << 20;
 
-thread_local! {
-    static ENCODER: RefCell<Option<(Compressor, Vec<u8>)>> = const { RefCell::new(None) };
-}
+/// Compressors with a buffer for what they compress.
+static ENCODERS: Stock<(Compressor, Vec<u8>)> = Stock::new();
 
 /// Encodes a batch; streams without entries are left out.
 ///
 /// # Errors
 /// `Internal` when zstd cannot get memory.
 pub(crate) fn encode(batch: &LogBatch) -> Result<Bytes> {
-    ENCODER.with_borrow_mut(|slot| {
-        let (compressor, raw) = match slot {
-            Some(encoder) => encoder,
-            None => slot.insert((Compressor::new(LEVEL)?, Vec::new())),
-        };
-        raw.clear();
-        put_batch(batch, raw);
-        let packed = compressor.compress(raw)?;
-        let mut out = Vec::with_capacity(packed.len() + 11);
-        out.push(VERSION);
-        put_uvarint(&mut out, raw.len() as u64);
-        out.extend_from_slice(packed);
-        if raw.capacity() > KEPT_BYTES {
-            *slot = None;
-        }
-        Ok(out.into())
-    })
+    let (mut compressor, mut raw) = match ENCODERS.take() {
+        Some(encoder) => encoder,
+        None => (Compressor::new(LEVEL)?, Vec::new()),
+    };
+    raw.clear();
+    put_batch(batch, &mut raw);
+    let packed = compressor.compress(&raw)?;
+    let mut out = Vec::with_capacity(packed.len() + 11);
+    out.push(VERSION);
+    put_uvarint(&mut out, raw.len() as u64);
+    out.extend_from_slice(packed);
+    if raw.capacity() <= KEPT_BYTES {
+        ENCODERS.give((compressor, raw));
+    }
+    Ok(out.into())
 }
 
 fn put_batch(batch: &LogBatch, raw: &mut Vec<u8>) {
@@ -103,8 +99,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<LogBatch> {
         )));
     }
     let raw_len = r.uvarint().map_err(&bad)?;
-    let raw_len =
-        usize::try_from(raw_len).map_err(|_| Error::corrupt("log record: absurd length"))?;
+    let raw_len = usize::try_from(raw_len).map_err(|_| Error::corrupt("log record: absurd length"))?;
     let raw = Bytes::from(unzstd(r.rest(), raw_len)?);
     let mut r = Reader::new(&raw);
 
@@ -117,9 +112,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<LogBatch> {
         entries = entries.saturating_add(count);
         // Three bytes at least for each entry, so a count that passes is backed by bytes.
         if count == 0 || entries > raw.len() as u64 / 3 {
-            return Err(Error::corrupt(format!(
-                "log record: {count} entries cannot be"
-            )));
+            return Err(Error::corrupt(format!("log record: {count} entries cannot be")));
         }
         streams.push((labels, count as usize));
     }

@@ -6,25 +6,23 @@
 //! Chunks belong to a tenant and not to a stream, so that a hundred thousand streams with a line each cost no more than
 //! one stream with a hundred thousand lines.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use trilith_model::{Error, LogEntry, Result, TimeRange};
+use trilith_query::Reservation;
 
 use crate::format::page::{MetaDict, PAGE_ROWS_MAX};
-use crate::page::{Keys, Run};
+use crate::page::{BookedLines, Keys, Run};
+use crate::pool::{self, Stock};
 
 /// Large enough that lz4 works well and that a chunk outweighs its header, small enough that a query of one stream
 /// decompresses it in half a millisecond.
 pub(crate) const CHUNK_LINE_BYTES: usize = 1 << 20;
 
-thread_local! {
-    /// Where chunks are compressed to, before a copy of the right size is kept: buffers of a megabyte that come and go
-    /// fragment the heap.
-    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// Where chunks are compressed to, before a copy of the right size is kept.
+static PACKED: Stock<Vec<u8>> = Stock::new();
 
 /// Sealed rows: sorted by (stream, time, LSN, arrival), one run per stream, streams ascending.
 pub(crate) struct Chunk {
@@ -42,17 +40,22 @@ enum Lines {
 }
 
 impl Chunk {
-    /// The lines, decompressed.
+    /// The lines, decompressed; `booked` pays for that. Lines that are not packed are the head's own memory.
     ///
     /// # Errors
     /// `Internal` when memory was damaged; the bytes never left the process.
-    pub fn lines(&self) -> Result<Bytes> {
+    pub fn lines(&self, booked: Option<Reservation>) -> Result<Bytes> {
         let lines = self.lines.lock().clone();
         match lines {
             Lines::Raw(raw) => Ok(raw),
-            Lines::Lz4(packed) => lz4_flex::block::decompress(&packed, self.raw_len)
-                .map(Bytes::from)
-                .map_err(|e| Error::internal(format!("a head chunk does not decompress: {e}"))),
+            Lines::Lz4(packed) => {
+                let mut raw = pool::take(self.raw_len);
+                raw.resize(self.raw_len, 0);
+                match lz4_flex::block::decompress_into(&packed, &mut raw) {
+                    Ok(n) if n == self.raw_len => Ok(BookedLines::share(raw, booked)),
+                    _ => Err(Error::internal("a head chunk does not decompress")),
+                }
+            }
         }
     }
 
@@ -66,19 +69,17 @@ impl Chunk {
         let Lines::Raw(raw) = self.lines.lock().clone() else {
             return 0;
         };
-        let packed = PACKED.with_borrow_mut(|buffer| {
-            let bound = lz4_flex::block::get_maximum_output_size(raw.len());
-            if buffer.len() < bound {
-                buffer.resize(bound, 0);
-            }
-            let len = lz4_flex::block::compress_into(&raw, buffer).ok()?;
-            // Readers pay for the decompression; incompressible lines stay as they are.
-            let packed = (len < raw.len() / 8 * 7).then(|| Bytes::copy_from_slice(&buffer[..len]));
-            if bound > 2 * CHUNK_LINE_BYTES {
-                *buffer = Vec::new();
-            }
-            packed
-        });
+        let bound = lz4_flex::block::get_maximum_output_size(raw.len());
+        let mut buffer = PACKED.take().unwrap_or_default();
+        if buffer.len() < bound {
+            buffer.resize(bound, 0);
+        }
+        let len = lz4_flex::block::compress_into(&raw, &mut buffer).unwrap_or(usize::MAX);
+        // Readers pay for the decompression; incompressible lines stay as they are.
+        let packed = (len < raw.len() / 8 * 7).then(|| Bytes::copy_from_slice(&buffer[..len]));
+        if buffer.len() <= 2 * CHUNK_LINE_BYTES {
+            PACKED.give(buffer);
+        }
         let Some(packed) = packed else { return 0 };
         let freed = raw.len() - packed.len();
         *self.lines.lock() = Lines::Lz4(packed);
@@ -108,10 +109,7 @@ impl OpenChunk {
     }
 
     pub fn heap_bytes(&self) -> usize {
-        self.lines.capacity()
-            + self.stream.capacity() * 4
-            + self.keys.heap_bytes()
-            + self.dict.bytes
+        self.lines.capacity() + self.stream.capacity() * 4 + self.keys.heap_bytes() + self.dict.bytes
     }
 
     /// Empties the chunk after it was sealed; buffers of the usual size stay.
@@ -128,8 +126,7 @@ impl OpenChunk {
     /// Whether the entry belongs into the next chunk.
     pub fn is_full_for(&self, entry: &LogEntry) -> bool {
         !self.is_empty()
-            && (self.lines.len() + entry.line.len() > CHUNK_LINE_BYTES
-                || self.stream.len() >= PAGE_ROWS_MAX)
+            && (self.lines.len() + entry.line.len() > CHUNK_LINE_BYTES || self.stream.len() >= PAGE_ROWS_MAX)
     }
 
     /// A line of 4 GiB or more never gets here: requests are smaller.
@@ -163,11 +160,8 @@ impl OpenChunk {
             (self.stream[i], self.keys.ts[i], self.keys.lsn[i])
         });
         let n = order.len();
-        let bytes: usize = order
-            .iter()
-            .map(|&i| self.keys.line_len(i as usize) as usize)
-            .sum();
-        let mut lines = Vec::with_capacity(bytes);
+        let bytes: usize = order.iter().map(|&i| self.keys.line_len(i as usize) as usize).sum();
+        let mut lines = pool::take(bytes);
         let mut keys = Keys {
             ts: Vec::with_capacity(n),
             lsn: Vec::with_capacity(n),
@@ -208,7 +202,7 @@ impl OpenChunk {
             runs,
             time,
             raw_len: bytes,
-            lines: Mutex::new(Lines::Raw(lines.into())),
+            lines: Mutex::new(Lines::Raw(BookedLines::share(lines, None))),
         })
     }
 }

@@ -89,11 +89,7 @@ impl LogsHead {
         if let Some(t) = self.tenant(tenant) {
             return t;
         }
-        self.tenants
-            .write()
-            .entry(tenant.clone())
-            .or_default()
-            .clone()
+        self.tenants.write().entry(tenant.clone()).or_default().clone()
     }
 
     /// All tenants, in the order of their names.
@@ -118,9 +114,7 @@ impl LogsHead {
             .streams
             .iter()
             .map(|s| {
-                let full = max != 0
-                    && state.streams.len() as u64 >= max
-                    && !state.ids.contains_key(&s.labels);
+                let full = max != 0 && state.streams.len() as u64 >= max && !state.ids.contains_key(&s.labels);
                 if !full && !s.entries.is_empty() {
                     state.stream(&s.labels);
                 }
@@ -128,8 +122,7 @@ impl LogsHead {
             })
             .collect();
         let after = state.heap_bytes() + state.streams.len() * STREAM_BYTES;
-        self.heap
-            .fetch_add((after - before) as u64, Ordering::Relaxed);
+        self.heap.fetch_add((after - before) as u64, Ordering::Relaxed);
         admitted
     }
 
@@ -163,11 +156,9 @@ impl LogsHead {
         }
         let after = state.heap_bytes() + state.streams.len() * STREAM_BYTES + sealed_bytes;
         if after >= before {
-            self.heap
-                .fetch_add((after - before) as u64, Ordering::Relaxed);
+            self.heap.fetch_add((after - before) as u64, Ordering::Relaxed);
         } else {
-            self.heap
-                .fetch_sub((before - after) as u64, Ordering::Relaxed);
+            self.heap.fetch_sub((before - after) as u64, Ordering::Relaxed);
         }
         self.raw.fetch_add(raw, Ordering::Relaxed);
         self.entries.fetch_add(entries, Ordering::Relaxed);
@@ -224,12 +215,11 @@ impl TenantHead {
         }
         let holds = |c: &Chunk| {
             c.time.overlaps(time)
-                && c.runs.iter().any(|r| {
-                    time.overlaps(TimeRange::new(r.ts_min, r.ts_max)) && selected.contains(r.stream)
-                })
+                && c.runs
+                    .iter()
+                    .any(|r| time.overlaps(TimeRange::new(r.ts_min, r.ts_max)) && selected.contains(r.stream))
         };
-        let mut chunks: Vec<Arc<Chunk>> =
-            state.sealed.iter().filter(|c| holds(c)).cloned().collect();
+        let mut chunks: Vec<Arc<Chunk>> = state.sealed.iter().filter(|c| holds(c)).cloned().collect();
         chunks.extend(
             state
                 .open
@@ -271,19 +261,12 @@ impl TenantHead {
     ) -> Result<R> {
         let state = self.state.lock();
         let selected = state.selected(matchers, time, check)?;
-        f(&state.index, &selected, &|o| {
-            state.streams[o as usize].labels.clone()
-        })
+        f(&state.index, &selected, &|o| state.streams[o as usize].labels.clone())
     }
 }
 
 impl State {
-    fn selected(
-        &self,
-        matchers: &[Matcher],
-        time: TimeRange,
-        check: &dyn Fn() -> Result<()>,
-    ) -> Result<Bitmap> {
+    fn selected(&self, matchers: &[Matcher], time: TimeRange, check: &dyn Fn() -> Result<()>) -> Result<Bitmap> {
         let all = trilith_index::select(&self.index, matchers, check)?;
         let ordinals: Vec<u32> = all
             .iter()
