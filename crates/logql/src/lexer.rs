@@ -40,16 +40,13 @@ pub struct Spanned {
 
 /// Loki's text of an error at a place.
 pub fn error_at(at: Position, message: impl std::fmt::Display) -> Error {
-    Error::invalid(format!(
-        "parse error at line {}, col {}: {message}",
-        at.line, at.column
-    ))
+    Error::invalid(format!("parse error at line {}, col {}: {message}", at.line, at.column))
 }
 
 /// Longest first.
 const SYMBOLS: [&str; 30] = [
-    "|=", "|~", "|>", "!=", "!~", "!>", "=~", "==", ">=", "<=", "{", "}", "(", ")", ",", "=", "|",
-    "+", "-", "*", "/", "%", "^", "<", ">", ".", ":", ";", "[", "]",
+    "|=", "|~", "|>", "!=", "!~", "!>", "=~", "==", ">=", "<=", "{", "}", "(", ")", ",", "=", "|", "+", "-", "*", "/",
+    "%", "^", "<", ">", ".", ":", ";", "[", "]",
 ];
 
 /// # Errors
@@ -156,9 +153,7 @@ impl<'a> Lexer<'a> {
     fn string(&mut self, quote: char) -> Result<Token> {
         let (at, rest) = (self.at, &self.rest()[1..]);
         if quote == '`' {
-            let end = rest
-                .find('`')
-                .ok_or_else(|| error_at(at, "literal not terminated"))?;
+            let end = rest.find('`').ok_or_else(|| error_at(at, "literal not terminated"))?;
             self.advance(end + 2);
             return Ok(Token::String(rest[..end].to_owned()));
         }
@@ -168,19 +163,15 @@ impl<'a> Lexer<'a> {
             match c {
                 '"' => {
                     self.advance(i + 2);
-                    let text =
-                        String::from_utf8(out).map_err(|_| error_at(at, "string is not UTF-8"))?;
+                    let text = String::from_utf8(out).map_err(|_| error_at(at, "string is not UTF-8"))?;
                     return Ok(Token::String(text));
                 }
                 '\n' => break,
                 '\\' => {
-                    let (value, used) = escape(&rest[i + 1..])
-                        .ok_or_else(|| error_at(at, "invalid char escape"))?;
+                    let (value, used) = escape(&rest[i + 1..]).ok_or_else(|| error_at(at, "invalid char escape"))?;
                     match value {
                         Escape::Byte(b) => out.push(b),
-                        Escape::Char(c) => {
-                            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes())
-                        }
+                        Escape::Char(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                     }
                     let to = i + 1 + used;
                     while chars.clone().next().is_some_and(|(j, _)| j < to) {
@@ -198,12 +189,8 @@ impl<'a> Lexer<'a> {
         let end = rest
             .find(']')
             .ok_or_else(|| error_at(at, "missing closing ']' in duration"))?;
-        let ns = prometheus_duration(&rest[..end]).ok_or_else(|| {
-            error_at(
-                at,
-                format!("not a valid duration string: {:?}", &rest[..end]),
-            )
-        })?;
+        let ns = prometheus_duration(&rest[..end])
+            .ok_or_else(|| error_at(at, format!("not a valid duration string: {:?}", &rest[..end])))?;
         self.advance(end + 2);
         Ok(Token::Range(ns))
     }
@@ -241,10 +228,7 @@ impl<'a> Lexer<'a> {
         if let Some(n) = byte_count(word) {
             return Ok(Token::Bytes(n));
         }
-        Err(error_at(
-            at,
-            format!("unable to parse literal as a float: {word:?}"),
-        ))
+        Err(error_at(at, format!("unable to parse literal as a float: {word:?}")))
     }
 }
 
@@ -256,10 +240,7 @@ enum Escape {
 /// One Go escape after the backslash; the value and the bytes used.
 fn escape(rest: &str) -> Option<(Escape, usize)> {
     let simple = |c| Some((Escape::Char(c), 1));
-    let hex = |digits: usize| {
-        rest.get(1..=digits)
-            .and_then(|h| u32::from_str_radix(h, 16).ok())
-    };
+    let hex = |digits: usize| rest.get(1..=digits).and_then(|h| u32::from_str_radix(h, 16).ok());
     match rest.bytes().next()? {
         b'n' => simple('\n'),
         b't' => simple('\t'),
@@ -304,10 +285,7 @@ fn prometheus_duration(text: &str) -> Option<i64> {
         let n: i64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
         let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let at = next
-            + UNITS[next..]
-                .iter()
-                .position(|(u, _)| *u == &rest[..letters])?;
+        let at = next + UNITS[next..].iter().position(|(u, _)| *u == &rest[..letters])?;
         rest = &rest[letters..];
         total = total.checked_add(n.checked_mul(UNITS[at].1)?.checked_mul(1_000_000)?)?;
         next = at + 1;
@@ -330,10 +308,7 @@ fn go_duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
-        let digits = rest
-            .bytes()
-            .take_while(|b| b.is_ascii_digit() || *b == b'.')
-            .count();
+        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
         let n: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
         let len = rest
@@ -362,10 +337,7 @@ fn byte_count(text: &str) -> Option<u64> {
                 Some(letter) => (letter, 1024f64),
                 None => (prefix, 1000f64),
             };
-            let power = ["K", "M", "G", "T", "P"]
-                .iter()
-                .position(|p| *p == letter)?
-                + 1;
+            let power = ["K", "M", "G", "T", "P"].iter().position(|p| *p == letter)? + 1;
             base.powi(power as i32)
         }
     };
@@ -401,9 +373,7 @@ pub(crate) const RESERVED: [&str; 22] = [
 /// The token names of the reference's parser, which clients show.
 pub(crate) fn describe(token: &Token) -> String {
     match token {
-        Token::Identifier(i) if RESERVED.iter().any(|r| r.eq_ignore_ascii_case(i)) => {
-            i.to_ascii_lowercase()
-        }
+        Token::Identifier(i) if RESERVED.iter().any(|r| r.eq_ignore_ascii_case(i)) => i.to_ascii_lowercase(),
         Token::Identifier(_) => "IDENTIFIER".into(),
         Token::String(_) => "STRING".into(),
         Token::Number(_) => "NUMBER".into(),
@@ -420,11 +390,7 @@ mod tests {
     use super::*;
 
     fn tokens(text: &str) -> Vec<Token> {
-        tokenize(text)
-            .expect("valid")
-            .into_iter()
-            .map(|s| s.token)
-            .collect()
+        tokenize(text).expect("valid").into_iter().map(|s| s.token).collect()
     }
 
     #[test]
@@ -449,13 +415,7 @@ mod tests {
         );
         assert_eq!(
             tokens("1_000 .5 010 1.5s"),
-            [
-                Number(1000.0),
-                Number(0.5),
-                Number(10.0),
-                Duration(1_500_000_000),
-                End
-            ]
+            [Number(1000.0), Number(0.5), Number(10.0), Duration(1_500_000_000), End]
         );
     }
 

@@ -91,11 +91,5 @@ pub fn merged_labels(stream: &Labels, metadata: &Labels) -> Labels {
         (name, l.value.to_owned())
     });
     // Stream labels last: of equal names the last one wins.
-    Labels::from_pairs(
-        renamed.chain(
-            stream
-                .iter()
-                .map(|l| (l.name.to_owned(), l.value.to_owned())),
-        ),
-    )
+    Labels::from_pairs(renamed.chain(stream.iter().map(|l| (l.name.to_owned(), l.value.to_owned()))))
 }

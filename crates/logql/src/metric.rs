@@ -13,12 +13,9 @@ use trilith_model::{Error, ErrorKind, Labels, MatchOp, Matcher, Result, task};
 use trilith_query::series::Grouping;
 use trilith_query::vector::rank::select_k;
 use trilith_query::vector::{
-    ABSENT, Accumulator, AggregateOp, BinaryOp, Block, Grid, Grouper, MatchError, Row, is_absent,
-    matching, ops,
+    ABSENT, Accumulator, AggregateOp, BinaryOp, Block, Grid, Grouper, MatchError, Row, is_absent, matching, ops,
 };
-use trilith_query::{
-    Direction, EntryBatch, EntryRequest, EntrySource, QueryContext, Reservation, WantedFields,
-};
+use trilith_query::{Direction, EntryBatch, EntryRequest, EntrySource, QueryContext, Reservation, WantedFields};
 
 use crate::ast::{MetricExpr, RangeAggregation, RangeOp};
 use crate::log::merged_labels;
@@ -135,17 +132,9 @@ fn evaluate<'a>(
             MetricExpr::Number(v) => Value::Number(*v),
             MetricExpr::Vector(v) => Value::Vector(constant(ctx, *v, grid)?),
             MetricExpr::Range(r) => Value::Vector(range(ctx, source, r, grid, sum_by).await?),
-            MetricExpr::Aggregate {
-                op,
-                grouping,
-                argument,
-            } => {
+            MetricExpr::Aggregate { op, grouping, argument } => {
                 let pushed = (*op == AggregateOp::Sum).then_some(grouping);
-                let block = vector(
-                    ctx,
-                    evaluate(ctx, source, argument, grid, pushed).await?,
-                    grid,
-                )?;
+                let block = vector(ctx, evaluate(ctx, source, argument, grid, pushed).await?, grid)?;
                 let (ctx, op, grouping) = (ctx.clone(), *op, grouping.clone());
                 let grouped = task::compute(move || {
                     let mut acc = Accumulator::new(&ctx, op, grouping, grid.steps);
@@ -162,22 +151,14 @@ fn evaluate<'a>(
                 grouping,
                 argument,
             } => {
-                let block = vector(
-                    ctx,
-                    evaluate(ctx, source, argument, grid, None).await?,
-                    grid,
-                )?;
+                let block = vector(ctx, evaluate(ctx, source, argument, grid, None).await?, grid)?;
                 let (ctx, grouping) = (ctx.clone(), grouping.clone());
                 let (k, largest) = (vec![*k; grid.steps], *largest);
                 let ranked = task::compute(move || select_k(&ctx, block, grouping, &k, largest));
                 Value::Vector(ranked.await??)
             }
-            MetricExpr::Sort { argument, .. } => {
-                evaluate(ctx, source, argument, grid, None).await?
-            }
-            MetricExpr::Binary { .. } | MetricExpr::Set { .. } => {
-                chain(ctx, source, expr, grid).await?
-            }
+            MetricExpr::Sort { argument, .. } => evaluate(ctx, source, argument, grid, None).await?,
+            MetricExpr::Binary { .. } | MetricExpr::Set { .. } => chain(ctx, source, expr, grid).await?,
         })
     })
 }
@@ -208,32 +189,22 @@ fn chain<'a>(
                     ..
                 } => match (value, evaluate(ctx, source, right, grid, None).await?) {
                     (Value::Number(a), Value::Number(b)) => Value::Number(op.scalar(a, b)),
-                    (Value::Vector(v), Value::Number(n)) => {
-                        Value::Vector(with_number(v, n, *op, false, *return_bool))
-                    }
-                    (Value::Number(n), Value::Vector(v)) => {
-                        Value::Vector(with_number(v, n, *op, true, *return_bool))
-                    }
+                    (Value::Vector(v), Value::Number(n)) => Value::Vector(with_number(v, n, *op, false, *return_bool)),
+                    (Value::Number(n), Value::Vector(v)) => Value::Vector(with_number(v, n, *op, true, *return_bool)),
                     (Value::Vector(a), Value::Vector(b)) => {
                         let (ctx, op, matching) = (ctx.clone(), *op, matching.clone());
                         let return_bool = *return_bool;
-                        let joined = task::compute(move || {
-                            matching::join(&ctx, &a, &b, op, return_bool, &matching)
-                        });
+                        let joined = task::compute(move || matching::join(&ctx, &a, &b, op, return_bool, &matching));
                         Value::Vector(joined.await?.map_err(match_error)?)
                     }
                 },
                 MetricExpr::Set {
-                    op,
-                    matching,
-                    right,
-                    ..
+                    op, matching, right, ..
                 } => {
                     let l = vector(ctx, value, grid)?;
                     let r = vector(ctx, evaluate(ctx, source, right, grid, None).await?, grid)?;
                     let (ctx, op, matching) = (ctx.clone(), *op, matching.clone());
-                    let set =
-                        task::compute(move || matching::set_operation(&ctx, l, r, op, &matching));
+                    let set = task::compute(move || matching::set_operation(&ctx, l, r, op, &matching));
                     Value::Vector(set.await??)
                 }
                 _ => return Err(Error::internal("a chain consists of operators")),
@@ -250,13 +221,7 @@ fn vector(ctx: &QueryContext, value: Value, grid: Grid) -> Result<Block> {
     }
 }
 
-fn with_number(
-    mut block: Block,
-    n: f64,
-    op: BinaryOp,
-    number_left: bool,
-    return_bool: bool,
-) -> Block {
+fn with_number(mut block: Block, n: f64, op: BinaryOp, number_left: bool, return_bool: bool) -> Block {
     let scalars = vec![n; block.steps];
     for i in 0..block.rows.len() {
         ops::with_scalars(block.row_mut(i), &scalars, op, number_left, return_bool);
@@ -274,9 +239,7 @@ fn match_error(e: MatchError) -> Error {
         MatchError::ManyToOne => {
             "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
         }
-        MatchError::NotUnique => {
-            "multiple matches for labels: grouping labels must ensure unique matches"
-        }
+        MatchError::NotUnique => "multiple matches for labels: grouping labels must ensure unique matches",
         MatchError::Other(e) => return e,
     };
     Error::new(ErrorKind::Internal, text)
@@ -293,8 +256,7 @@ async fn range(
     // Labels of metadata matter unless everything goes into one group.
     let absent = r.op == RangeOp::Absent;
     let sum_by = if absent { Some(&None) } else { sum_by };
-    let one_group = matches!(sum_by, Some(None))
-        || matches!(sum_by, Some(Some(g)) if g.by && g.labels.is_empty());
+    let one_group = matches!(sum_by, Some(None)) || matches!(sum_by, Some(Some(g)) if g.by && g.labels.is_empty());
     let request = EntryRequest {
         matchers: r.log.matchers.clone(),
         start_ns: grid
@@ -342,11 +304,7 @@ async fn range(
     if !absent {
         return Ok(block);
     }
-    let mut out = Block::absent(
-        ctx,
-        vec![Row::new(absent_labels(&r.log.matchers))],
-        grid.steps,
-    )?;
+    let mut out = Block::absent(ctx, vec![Row::new(absent_labels(&r.log.matchers))], grid.steps)?;
     for (i, cell) in out.values.iter_mut().enumerate() {
         if block.values.get(i).is_none_or(|v| is_absent(*v)) {
             *cell = 1.0;
@@ -357,9 +315,9 @@ async fn range(
 
 /// What is known of streams that are not there: labels with exactly one matcher, and that for equality.
 fn absent_labels(matchers: &[Matcher]) -> Labels {
-    let known = matchers.iter().filter(|m| {
-        m.op == MatchOp::Eq && matchers.iter().filter(|o| o.name == m.name).count() == 1
-    });
+    let known = matchers
+        .iter()
+        .filter(|m| m.op == MatchOp::Eq && matchers.iter().filter(|o| o.name == m.name).count() == 1);
     Labels::from_pairs(known.map(|m| (&*m.name, &*m.value)))
 }
 
@@ -403,11 +361,7 @@ impl Windows {
             let Some(row) = row else {
                 continue; // A label filter dropped the entry.
             };
-            let value = if self.counts_bytes {
-                f64::from(e.line_len)
-            } else {
-                1.0
-            };
+            let value = if self.counts_bytes { f64::from(e.line_len) } else { 1.0 };
             let base = row * (self.grid.steps + 1);
             self.changes[base + first] += value;
             self.changes[base + behind] -= value;
@@ -464,11 +418,7 @@ impl Windows {
             None => self.rows,
             Some(g) => g.into_groups(),
         };
-        let mut out = Block::absent(
-            ctx,
-            rows.into_iter().map(Row::new).collect(),
-            self.grid.steps,
-        )?;
+        let mut out = Block::absent(ctx, rows.into_iter().map(Row::new).collect(), self.grid.steps)?;
         let width = self.grid.steps + 1;
         for i in 0..out.rows.len() {
             let (mut value, mut entries) = (0.0, 0);

@@ -7,9 +7,7 @@ use trilith_query::series::Grouping;
 use trilith_query::vector::{AggregateOp, BinaryOp, Cardinality, Matching, SetOp};
 use trilith_query::{LineFilter, LineFilterOp};
 
-use crate::ast::{
-    LabelFilter, LabelItem, LogQuery, MetricExpr, Query, RangeAggregation, RangeOp, Stage,
-};
+use crate::ast::{LabelFilter, LabelItem, LogQuery, MetricExpr, Query, RangeAggregation, RangeOp, Stage};
 use crate::lexer::{Position, RESERVED, Spanned, Token, describe, error_at, tokenize};
 
 /// Nesting of parentheses and calls above which a query is refused; keeps recursion within any thread's stack.
@@ -131,10 +129,7 @@ impl Parser {
     fn unexpected_wanting(&self, wanted: &str) -> Error {
         error_at(
             self.position(),
-            format!(
-                "syntax error: unexpected {}, expecting {wanted}",
-                describe(self.peek())
-            ),
+            format!("syntax error: unexpected {}, expecting {wanted}", describe(self.peek())),
         )
     }
 
@@ -181,13 +176,7 @@ impl Parser {
             self.count_operator()?;
             self.advance();
             let (return_bool, matching) = self.modifiers()?;
-            let right = self.nested(|p| {
-                p.expr(if right_associative {
-                    precedence
-                } else {
-                    precedence + 1
-                })
-            })?;
+            let right = self.nested(|p| p.expr(if right_associative { precedence } else { precedence + 1 }))?;
             left = Operand::Metric(binary(at, op, return_bool, matching, left, right)?);
         }
         Ok(left)
@@ -209,9 +198,7 @@ impl Parser {
             Token::Symbol("<") => (Arithmetic(BinaryOp::Lt), 3, false),
             Token::Symbol("<=") => (Arithmetic(BinaryOp::Le), 3, false),
             Token::Identifier(i) if i.eq_ignore_ascii_case("and") => (Set(SetOp::And), 2, false),
-            Token::Identifier(i) if i.eq_ignore_ascii_case("unless") => {
-                (Set(SetOp::Unless), 2, false)
-            }
+            Token::Identifier(i) if i.eq_ignore_ascii_case("unless") => (Set(SetOp::Unless), 2, false),
             Token::Identifier(i) if i.eq_ignore_ascii_case("or") => (Set(SetOp::Or), 1, false),
             _ => return None,
         })
@@ -250,12 +237,8 @@ impl Parser {
                 self.expect_symbol(")")?;
                 Ok(inner)
             }
-            Token::Number(_) | Token::Symbol("+" | "-") => {
-                Ok(Operand::Metric(MetricExpr::Number(self.number()?)))
-            }
-            Token::Identifier(name) => {
-                Ok(Operand::Metric(self.function(&name.to_ascii_lowercase())?))
-            }
+            Token::Number(_) | Token::Symbol("+" | "-") => Ok(Operand::Metric(MetricExpr::Number(self.number()?))),
+            Token::Identifier(name) => Ok(Operand::Metric(self.function(&name.to_ascii_lowercase())?)),
             _ => Err(self.unexpected()),
         }
     }
@@ -310,25 +293,17 @@ impl Parser {
             self.advance();
             let (grouping, parameter, argument) = self.aggregation_body()?;
             if let Some((p, _)) = parameter {
-                return Err(error_at(
-                    at,
-                    format!("unsupported parameter for operation {name}({p},"),
-                ));
+                return Err(error_at(at, format!("unsupported parameter for operation {name}({p},")));
             }
-            return Ok(MetricExpr::Aggregate {
-                op,
-                grouping,
-                argument,
-            });
+            return Ok(MetricExpr::Aggregate { op, grouping, argument });
         }
         match name {
             "topk" | "bottomk" => {
                 let at = self.position();
                 self.advance();
                 let (grouping, parameter, argument) = self.aggregation_body()?;
-                let (k, integer) = parameter.ok_or_else(|| {
-                    error_at(at, format!("parameter required for operation {name}"))
-                })?;
+                let (k, integer) =
+                    parameter.ok_or_else(|| error_at(at, format!("parameter required for operation {name}")))?;
                 if !integer {
                     return Err(error_at(at, format!("invalid parameter {name}({k},")));
                 }
@@ -371,19 +346,16 @@ impl Parser {
                 self.expect_symbol(")")?;
                 Ok(MetricExpr::Vector(v))
             }
-            "sum_over_time" | "avg_over_time" | "min_over_time" | "max_over_time"
-            | "stddev_over_time" | "stdvar_over_time" | "quantile_over_time"
-            | "first_over_time" | "last_over_time" | "rate_counter" | "label_replace"
-            | "approx_topk" | "variants" => Err(self.unsupported(&format!("the function {name}"))),
+            "sum_over_time" | "avg_over_time" | "min_over_time" | "max_over_time" | "stddev_over_time"
+            | "stdvar_over_time" | "quantile_over_time" | "first_over_time" | "last_over_time" | "rate_counter"
+            | "label_replace" | "approx_topk" | "variants" => Err(self.unsupported(&format!("the function {name}"))),
             _ => Err(self.unexpected()),
         }
     }
 
     /// After `sum`: grouping on either side of the parenthesis, an optional number (and whether it is written as an
     /// integer), the argument.
-    fn aggregation_body(
-        &mut self,
-    ) -> Result<(Option<Grouping>, Option<(f64, bool)>, Box<MetricExpr>)> {
+    fn aggregation_body(&mut self) -> Result<(Option<Grouping>, Option<(f64, bool)>, Box<MetricExpr>)> {
         let mut grouping = self.grouping()?;
         self.expect_symbol("(")?;
         let parameter = match (self.peek(), self.peek_second()) {
@@ -570,9 +542,7 @@ impl Parser {
         loop {
             let op = match self.peek() {
                 Token::Symbol("|=") => LineFilterOp::Contains,
-                Token::Symbol("!=")
-                    if matches!(self.peek_second(), Token::String(_) | Token::Identifier(_)) =>
-                {
+                Token::Symbol("!=") if matches!(self.peek_second(), Token::String(_) | Token::Identifier(_)) => {
                     LineFilterOp::NotContains
                 }
                 Token::Symbol("|~") => LineFilterOp::Matches,
@@ -606,10 +576,8 @@ impl Parser {
                 self.advance();
                 Ok(Stage::Keep(self.label_items()?))
             }
-            "json" | "logfmt" | "regexp" | "pattern" | "unpack" | "line_format"
-            | "label_format" | "decolorize" | "unwrap" => {
-                Err(self.unsupported(&format!("the stage {word}")))
-            }
+            "json" | "logfmt" | "regexp" | "pattern" | "unpack" | "line_format" | "label_format" | "decolorize"
+            | "unwrap" => Err(self.unsupported(&format!("the stage {word}"))),
             _ => Ok(Stage::Filter(self.label_filter()?)),
         }
     }
@@ -671,10 +639,7 @@ impl Parser {
         let third = self.tokens.get(self.at + 2).map(|t| &t.token);
         let compared = match (self.peek_second(), third) {
             (Token::Symbol("==" | ">" | ">=" | "<" | "<="), _) => true,
-            (
-                Token::Symbol("=" | "!="),
-                Some(Token::Number(_) | Token::Duration(_) | Token::Bytes(_)),
-            ) => true,
+            (Token::Symbol("=" | "!="), Some(Token::Number(_) | Token::Duration(_) | Token::Bytes(_))) => true,
             (Token::Symbol("=" | "!="), Some(Token::Identifier(i))) => i.eq_ignore_ascii_case("ip"),
             _ => false,
         };
@@ -699,9 +664,7 @@ impl Parser {
                 _ => return Err(self.unexpected_wanting("STRING")),
             }
             // `or` between a filter and a metric operand cannot occur: a log query is no operand of it.
-            if !(self.is_word("or")
-                && matches!(self.peek_second(), Token::String(_) | Token::Identifier(_)))
-            {
+            if !(self.is_word("or") && matches!(self.peek_second(), Token::String(_) | Token::Identifier(_))) {
                 break;
             }
             self.advance();
@@ -743,9 +706,7 @@ fn binary(
                     };
                     return Err(error_at(
                         at,
-                        format!(
-                            "unexpected literal for {side} leg of logical/set binary operation ({name}): {v:.6}"
-                        ),
+                        format!("unexpected literal for {side} leg of logical/set binary operation ({name}): {v:.6}"),
                     ));
                 }
             }

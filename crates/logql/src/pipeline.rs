@@ -42,10 +42,7 @@ impl EntryLabels {
 
     /// A label; the empty string when missing.
     fn get(&self, name: &str) -> &str {
-        self.metadata
-            .get(name)
-            .or_else(|| self.stream.get(name))
-            .unwrap_or("")
+        self.metadata.get(name).or_else(|| self.stream.get(name)).unwrap_or("")
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
@@ -81,11 +78,7 @@ impl Pipeline {
     }
 
     /// The labels after all stages, or `None` when the entry is dropped.
-    pub(crate) fn process(
-        &mut self,
-        stream: &Labels,
-        metadata: &Labels,
-    ) -> Option<Arc<EntryLabels>> {
+    pub(crate) fn process(&mut self, stream: &Labels, metadata: &Labels) -> Option<Arc<EntryLabels>> {
         let key = (stream.clone(), metadata.clone());
         if let Some(outcome) = self.outcomes.get(&key) {
             return outcome.clone();
@@ -107,13 +100,11 @@ impl Pipeline {
                     }
                 }
                 Stage::Drop(items) => {
-                    let dropped: Vec<&str> =
-                        items.iter().filter_map(|i| applies(i, &labels)).collect();
+                    let dropped: Vec<&str> = items.iter().filter_map(|i| applies(i, &labels)).collect();
                     labels.retain(|n| !dropped.contains(&n));
                 }
                 Stage::Keep(items) => {
-                    let kept: Vec<&str> =
-                        items.iter().filter_map(|i| applies(i, &labels)).collect();
+                    let kept: Vec<&str> = items.iter().filter_map(|i| applies(i, &labels)).collect();
                     labels.retain(|n| kept.contains(&n));
                 }
             }

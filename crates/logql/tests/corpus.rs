@@ -21,12 +21,7 @@ const METRIC_KNOWN: &[&str] = &[
 
 fn corpus(file: &str) -> Option<Vec<Value>> {
     let root = std::env::var_os("TRILITH_CORPORA").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../../../shared/corpora"
-            ))
-        },
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora")),
         PathBuf::from,
     );
     let text = std::fs::read_to_string(root.join("logql").join(file)).ok()?;
@@ -123,12 +118,7 @@ async fn metric_queries() {
             }
             Err(e) => {
                 if c["error_contains"].is_null() {
-                    wrong.push(format!(
-                        "{} {}: {}",
-                        text(c, "id"),
-                        text(c, "query"),
-                        e.message
-                    ));
+                    wrong.push(format!("{} {}: {}", text(c, "id"), text(c, "query"), e.message));
                 }
                 continue;
             }
@@ -139,31 +129,21 @@ async fn metric_queries() {
             .find(|d| d["dataset"] == c["dataset"])
             .expect("the data set exists");
         for s in data["streams"].as_array().into_iter().flatten() {
-            let entries = s["entries"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|e| LogEntry {
-                    ts_ns: ns(&e["ts"]),
-                    line: text(e, "line").to_owned().into(),
-                    metadata: labels(&e["metadata"]),
-                });
+            let entries = s["entries"].as_array().into_iter().flatten().map(|e| LogEntry {
+                ts_ns: ns(&e["ts"]),
+                line: text(e, "line").to_owned().into(),
+                metadata: labels(&e["metadata"]),
+            });
             store.push(&tenant, labels(&s["labels"]), entries);
         }
         let clock = Arc::new(SystemClock);
-        let ctx = QueryContext::new(
-            tenant.clone(),
-            Arc::new(Limits::default()),
-            clock,
-            Duration::ZERO,
-        );
+        let ctx = QueryContext::new(tenant.clone(), Arc::new(Limits::default()), clock, Duration::ZERO);
         let instant = text(c, "kind") == "instant";
         let grid = if instant {
             Grid::instant(ns(&c["time"]))
         } else {
             let step = c["step_s"].as_f64().unwrap_or(1.0);
-            Grid::range(ns(&c["start"]), ns(&c["end"]), (step * 1e9) as i64)
-                .expect("the corpus has good ranges")
+            Grid::range(ns(&c["start"]), ns(&c["end"]), (step * 1e9) as i64).expect("the corpus has good ranges")
         };
         let got = query_metric(&ctx, &*store, &query, grid, instant).await;
         let problem = match (&got, c["error_contains"].as_str()) {
@@ -208,12 +188,7 @@ fn compare(got: &MetricResult, case: &Value) -> Option<String> {
             };
             let points = points
                 .iter()
-                .map(|p| {
-                    (
-                        p[0].as_f64().unwrap_or(f64::NAN),
-                        number(p[1].as_str().unwrap_or("")),
-                    )
-                })
+                .map(|p| (p[0].as_f64().unwrap_or(f64::NAN), number(p[1].as_str().unwrap_or(""))))
                 .collect();
             (labels(&s["metric"]), points)
         })
@@ -229,10 +204,7 @@ fn compare(got: &MetricResult, case: &Value) -> Option<String> {
         match rest.iter().position(same) {
             Some(i) => drop(rest.remove(i)),
             None => {
-                return Some(format!(
-                    "unexpected {} {:?}; expected {rest:?}",
-                    s.labels, s.points
-                ));
+                return Some(format!("unexpected {} {:?}; expected {rest:?}", s.labels, s.points));
             }
         }
     }

@@ -25,6 +25,7 @@ mod functions;
 mod notes;
 mod parse;
 mod result;
+mod select;
 mod tile;
 
 #[cfg(test)]

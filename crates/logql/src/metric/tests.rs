@@ -14,12 +14,7 @@ fn store() -> Arc<MemoryEntries> {
     let store = MemoryEntries::new();
     let t = TenantId::anonymous();
     // One line per second, every fourth an error, 10 bytes each.
-    let lines = (1..=60).map(|i| {
-        entry(
-            i * S,
-            format!("{:5} {i:04}", if i % 4 == 0 { "error" } else { "info" }),
-        )
-    });
+    let lines = (1..=60).map(|i| entry(i * S, format!("{:5} {i:04}", if i % 4 == 0 { "error" } else { "info" })));
     store.push(&t, Labels::from_pairs([("app", "x"), ("pod", "1")]), lines);
     let lines = (1..=30).map(|i| entry(i * 2 * S, "other line"));
     store.push(&t, Labels::from_pairs([("app", "x"), ("pod", "2")]), lines);
@@ -35,12 +30,7 @@ fn context() -> QueryContext {
     )
 }
 
-async fn run(
-    source: &dyn EntrySource,
-    query: &str,
-    grid: Grid,
-    instant: bool,
-) -> Result<MetricResult> {
+async fn run(source: &dyn EntrySource, query: &str, grid: Grid, instant: bool) -> Result<MetricResult> {
     let Query::Metric(expr) = parse(query)? else {
         panic!("{query} is a log query")
     };
@@ -49,15 +39,9 @@ async fn run(
 
 /// Labels and values at one time.
 async fn instant(query: &str, at: i64) -> Vec<(String, f64)> {
-    match run(&*store(), query, Grid::instant(at), true)
-        .await
-        .expect(query)
-    {
+    match run(&*store(), query, Grid::instant(at), true).await.expect(query) {
         MetricResult::Scalar(_, v) => vec![("scalar".into(), v)],
-        MetricResult::Series(s) => s
-            .into_iter()
-            .map(|s| (s.labels.to_string(), s.points[0].1))
-            .collect(),
+        MetricResult::Series(s) => s.into_iter().map(|s| (s.labels.to_string(), s.points[0].1)).collect(),
     }
 }
 
@@ -69,10 +53,7 @@ fn one(labels: &str, v: f64) -> Vec<(String, f64)> {
 async fn windows_are_open_at_their_start() {
     let q = r#"count_over_time({pod="1"}[10s])"#;
     assert_eq!(instant(q, 20 * S).await, one(r#"{app="x", pod="1"}"#, 10.0));
-    assert_eq!(
-        instant(q, 20 * S - 1).await,
-        one(r#"{app="x", pod="1"}"#, 10.0)
-    );
+    assert_eq!(instant(q, 20 * S - 1).await, one(r#"{app="x", pod="1"}"#, 10.0));
     assert_eq!(instant(q, 5 * S).await, one(r#"{app="x", pod="1"}"#, 5.0));
     assert_eq!(instant(q, 69 * S).await, one(r#"{app="x", pod="1"}"#, 1.0));
     assert_eq!(instant(q, 70 * S).await, []);
@@ -80,10 +61,7 @@ async fn windows_are_open_at_their_start() {
         instant(r#"count_over_time({pod="1"}[10s] offset 10s)"#, 30 * S).await,
         one(r#"{app="x", pod="1"}"#, 10.0)
     );
-    assert_eq!(
-        instant(r#"count_over_time({pod="1"}[0s])"#, 20 * S).await,
-        []
-    );
+    assert_eq!(instant(r#"count_over_time({pod="1"}[0s])"#, 20 * S).await, []);
 }
 
 #[tokio::test]
@@ -97,16 +75,9 @@ async fn range_functions_and_filters() {
         instant(r#"bytes_over_time({pod="2"}[10s])"#, at).await,
         one(r#"{app="x", pod="2"}"#, 50.0)
     );
+    assert_eq!(instant(r#"sum(bytes_rate({app="x"}[10s]))"#, at).await, one("{}", 15.0));
     assert_eq!(
-        instant(r#"sum(bytes_rate({app="x"}[10s]))"#, at).await,
-        one("{}", 15.0)
-    );
-    assert_eq!(
-        instant(
-            r#"sum by (app) (count_over_time({app="x"} !~ "^info" [1m]))"#,
-            at
-        )
-        .await,
+        instant(r#"sum by (app) (count_over_time({app="x"} !~ "^info" [1m]))"#, at).await,
         one(r#"{app="x"}"#, 45.0)
     );
     assert_eq!(
@@ -133,24 +104,14 @@ async fn arithmetic_and_matching() {
     let q = r#"count_over_time({app="x"}[1m]) / on (app) group_left sum by (app) (count_over_time({app="x"}[1m]))"#;
     let got: Vec<f64> = instant(q, at).await.into_iter().map(|s| s.1).collect();
     assert_eq!(got, [60.0 / 90.0, 30.0 / 90.0]);
-    assert_eq!(
-        instant(r#"count_over_time({app="x"}[1m]) > 50"#, at)
-            .await
-            .len(),
-        1
-    );
+    assert_eq!(instant(r#"count_over_time({app="x"}[1m]) > 50"#, at).await.len(), 1);
     assert_eq!(
         instant(r#"sum(count_over_time({app="none"}[1m])) or vector(0)"#, at).await,
         one("{}", 0.0)
     );
     let q = r#"sum by (app) (rate({app="x"}[1m])) / on (app) rate({app="x"}[1m])"#;
-    let e = run(&*store(), q, Grid::instant(at), true)
-        .await
-        .unwrap_err();
-    assert!(
-        e.message.contains("many-to-many matching not allowed"),
-        "{e}"
-    );
+    let e = run(&*store(), q, Grid::instant(at), true).await.unwrap_err();
+    assert!(e.message.contains("many-to-many matching not allowed"), "{e}");
 }
 
 #[tokio::test]
@@ -169,9 +130,7 @@ async fn metadata_is_part_of_ungrouped_series() {
         let store = store.clone();
         async move {
             match run(&*store, q, Grid::instant(10 * S), true).await.expect(q) {
-                MetricResult::Series(s) => {
-                    s.iter().map(|s| s.labels.to_string()).collect::<Vec<_>>()
-                }
+                MetricResult::Series(s) => s.iter().map(|s| s.labels.to_string()).collect::<Vec<_>>(),
                 MetricResult::Scalar(..) => panic!("a vector"),
             }
         }
@@ -184,14 +143,9 @@ async fn metadata_is_part_of_ungrouped_series() {
             r#"{app="x", app_extracted="2", trace="2"}"#
         ]
     );
+    assert_eq!(count(r#"sum(count_over_time({app="x"}[1m]))"#).await, ["{}"]);
     assert_eq!(
-        count(r#"sum(count_over_time({app="x"}[1m]))"#).await,
-        ["{}"]
-    );
-    assert_eq!(
-        count(r#"sum by (trace) (count_over_time({app="x"}[1m]))"#)
-            .await
-            .len(),
+        count(r#"sum by (trace) (count_over_time({app="x"}[1m]))"#).await.len(),
         3
     );
 }
@@ -209,18 +163,9 @@ async fn range_queries_equal_instant_ones() {
         for t in grid.times() {
             let at: Vec<(String, f64)> = all
                 .iter()
-                .filter_map(|s| {
-                    s.points
-                        .iter()
-                        .find(|p| p.0 == t)
-                        .map(|p| (s.labels.to_string(), p.1))
-                })
+                .filter_map(|s| s.points.iter().find(|p| p.0 == t).map(|p| (s.labels.to_string(), p.1)))
                 .collect();
-            assert_eq!(
-                at,
-                instant(&q, t).await,
-                "step {step}, range {range}, t {t}"
-            );
+            assert_eq!(at, instant(&q, t).await, "step {step}, range {range}, t {t}");
         }
     }
 }
@@ -241,9 +186,7 @@ async fn the_memory_budget_holds() {
         panic!("valid")
     };
     let grid = Grid::range(0, 100 * S, S / 10).expect("valid");
-    let e = query_metric(&ctx, &*store(), &expr, grid, false)
-        .await
-        .unwrap_err();
+    let e = query_metric(&ctx, &*store(), &expr, grid, false).await.unwrap_err();
     assert!(e.message.contains("limits.query-memory"), "{e}");
 }
 
@@ -251,10 +194,7 @@ fn tagged() -> Arc<MemoryEntries> {
     let store = MemoryEntries::new();
     let t = TenantId::anonymous();
     let lines = (1..=12).map(|i| LogEntry {
-        metadata: Labels::from_pairs([
-            ("level", if i % 3 == 0 { "error" } else { "info" }),
-            ("app", "hidden"),
-        ]),
+        metadata: Labels::from_pairs([("level", if i % 3 == 0 { "error" } else { "info" }), ("app", "hidden")]),
         ..entry(i * S, format!("line {i}"))
     });
     store.push(&t, Labels::from_pairs([("app", "x")]), lines);
@@ -262,15 +202,9 @@ fn tagged() -> Arc<MemoryEntries> {
 }
 
 async fn tagged_instant(query: &str) -> Vec<(String, f64)> {
-    match run(&*tagged(), query, Grid::instant(12 * S), true)
-        .await
-        .expect(query)
-    {
+    match run(&*tagged(), query, Grid::instant(12 * S), true).await.expect(query) {
         MetricResult::Scalar(_, v) => vec![("scalar".into(), v)],
-        MetricResult::Series(s) => s
-            .into_iter()
-            .map(|s| (s.labels.to_string(), s.points[0].1))
-            .collect(),
+        MetricResult::Series(s) => s.into_iter().map(|s| (s.labels.to_string(), s.points[0].1)).collect(),
     }
 }
 
@@ -301,19 +235,12 @@ async fn stages_work_on_stream_labels_and_metadata() {
 async fn absence() {
     let q = r#"absent_over_time({app="none", a=~"b", c="1", c!="2"}[5s])"#;
     assert_eq!(tagged_instant(q).await, one(r#"{app="none"}"#, 1.0));
-    assert_eq!(
-        tagged_instant(r#"absent_over_time({app="x"}[5s])"#).await,
-        []
-    );
+    assert_eq!(tagged_instant(r#"absent_over_time({app="x"}[5s])"#).await, []);
     let grid = Grid::range(0, 20 * S, 10 * S).unwrap();
-    let MetricResult::Series(s) = run(
-        &*tagged(),
-        r#"absent_over_time({app="x"}[5s])"#,
-        grid,
-        false,
-    )
-    .await
-    .unwrap() else {
+    let MetricResult::Series(s) = run(&*tagged(), r#"absent_over_time({app="x"}[5s])"#, grid, false)
+        .await
+        .unwrap()
+    else {
         panic!("a range has series")
     };
     assert_eq!(s[0].points, [(0, 1.0), (20 * S, 1.0)]);

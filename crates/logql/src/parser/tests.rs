@@ -66,30 +66,15 @@ fn precedence() {
 #[test]
 fn errors_as_loki_words_them() {
     for (text, want) in [
-        (
-            "{app=",
-            "parse error at line 1, col 6: syntax error: unexpected $end",
-        ),
-        (
-            "",
-            "parse error at line 1, col 1: syntax error: unexpected $end",
-        ),
+        ("{app=", "parse error at line 1, col 6: syntax error: unexpected $end"),
+        ("", "parse error at line 1, col 1: syntax error: unexpected $end"),
         (
             "{a=\"b\"} foo",
             "parse error at line 1, col 9: syntax error: unexpected IDENTIFIER",
         ),
-        (
-            "{}",
-            "queries require at least one regexp or equality matcher",
-        ),
-        (
-            "{a!=\"x\"}",
-            "queries require at least one regexp or equality matcher",
-        ),
-        (
-            "{a=~\".*\"}",
-            "queries require at least one regexp or equality matcher",
-        ),
+        ("{}", "queries require at least one regexp or equality matcher"),
+        ("{a!=\"x\"}", "queries require at least one regexp or equality matcher"),
+        ("{a=~\".*\"}", "queries require at least one regexp or equality matcher"),
         ("{a=~\"(\"}", "error parsing regexp"),
         ("{a=\"b\",}", "unexpected }"),
         ("{a==\"b\"}", "unexpected =="),
@@ -128,10 +113,7 @@ fn what_is_missing_says_so() {
         ("{a=\"b\"} | x > 5", "the label filter"),
         ("{a=\"b\"} |> \"<_>\"", "the pattern filter"),
         ("{a=\"b\"} |= ip(\"1.2.3.4\")", "the ip() filter"),
-        (
-            "sum_over_time({a=\"b\"} | unwrap x [5m])",
-            "the function sum_over_time",
-        ),
+        ("sum_over_time({a=\"b\"} | unwrap x [5m])", "the function sum_over_time"),
         (
             "label_replace(vector(1), \"a\", \"b\", \"c\", \"d\")",
             "the function label_replace",
@@ -186,11 +168,7 @@ fn label_stages() {
     ] {
         assert_eq!(error(text).kind, ErrorKind::Invalid, "{text}");
     }
-    for text in [
-        "{a=\"b\"} | x=5",
-        "{a=\"b\"} | x>5ms",
-        "{a=\"b\"} | x=ip(\"::1\")",
-    ] {
+    for text in ["{a=\"b\"} | x=5", "{a=\"b\"} | x>5ms", "{a=\"b\"} | x=ip(\"::1\")"] {
         assert_eq!(error(text).kind, ErrorKind::Unsupported, "{text}");
     }
 }
@@ -199,11 +177,7 @@ fn label_stages() {
 fn chains_are_bounded() {
     let chain = |n: usize| vec!["vector(1)"; n].join("+");
     assert!(parse(&chain(400)).is_ok());
-    assert!(
-        error(&chain(10_000))
-            .message
-            .contains("more than 500 operators")
-    );
+    assert!(error(&chain(10_000)).message.contains("more than 500 operators"));
     let filters = format!("{{a=\"b\"}} | {}", vec!["x=\"1\""; 10_000].join(" "));
     assert!(error(&filters).message.contains("more than 500 operators"));
 }

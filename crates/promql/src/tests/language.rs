@@ -570,7 +570,7 @@ fn queries_are_bounded() {
     });
     let e = error_of(run_instant_in(&series, &data(), "sum(g)", 600_000));
     assert_eq!(
-        (e.kind, e.message.contains("limits.query-series-max")),
+        (e.kind, e.message.contains("limits.query-series")),
         (ErrorKind::Execution, true)
     );
     let samples = context_with(Limits {
@@ -588,7 +588,7 @@ fn queries_are_bounded() {
     });
     let e = error_of(run_instant_in(&memory, &data(), "rate(c_total[5m])", 600_000));
     assert_eq!(
-        (e.kind, e.message.contains("limits.query-memory-bytes")),
+        (e.kind, e.message.contains("limits.query-memory")),
         (ErrorKind::Execution, true)
     );
     let cancelled = context();
