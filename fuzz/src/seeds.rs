@@ -36,6 +36,16 @@ pub fn logql() -> Vec<Vec<u8>> {
     ])
 }
 
+pub fn traceql() -> Vec<Vec<u8>> {
+    texts(&[
+        "{}",
+        "{ resource.service.name = \"api\" && span.http.status_code >= 500 }",
+        "{ (.a = 1.5 || name =~ `GET.*`) && duration > 1h30m && !span.\"b c\" } | select(status, kind) with (most_recent=true)",
+        "{ status = error } >> { kind = client } | rate() by (name)",
+        "service.name=api name=\"GET /\" error=true",
+    ])
+}
+
 fn span_batches() -> Vec<Batch> {
     let headers = PushHeaders {
         content_type: Some("application/x-protobuf"),

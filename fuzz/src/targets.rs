@@ -50,4 +50,5 @@ targets! {
     traces_any_value: trilith_traces::fuzzing::any_value, seeds::none;
     promql_parse: trilith_promql::fuzz_parse, seeds::promql;
     logql_parse: trilith_logql::fuzz_parse, seeds::logql;
+    traceql_parse: trilith_traceql::fuzz_parse, seeds::traceql;
 }

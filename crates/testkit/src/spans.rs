@@ -11,14 +11,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use trilith_model::trace::{
-    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanId,
-    Status, TraceBatch, TraceId,
+    AnyValue, Event, KeyValue, Link, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanId, Status, TraceBatch,
+    TraceId,
 };
 use trilith_model::{Appended, Result, TenantId, TraceSink};
 use trilith_query::span_rows::{RowFilter, TraceRows, build_batch, listed_values};
-use trilith_query::{
-    AttributeScope, ColumnRef, Intrinsic, QueryContext, ResultStream, SpanRequest, SpanSource,
-};
+use trilith_query::{AttributeScope, ColumnRef, Intrinsic, QueryContext, ResultStream, SpanRequest, SpanSource};
 
 /// Traces per batch; small, so that tests see several batches.
 const BATCH_TRACES: usize = 3;
@@ -49,10 +47,7 @@ impl MemorySpans {
 
     fn traces(&self, ctx: &QueryContext, start_ns: u64, end_ns: u64) -> Vec<TraceRows> {
         let tenants = self.tenants.read();
-        let all = tenants
-            .get(&ctx.tenant)
-            .into_iter()
-            .flat_map(|t| t.values());
+        let all = tenants.get(&ctx.tenant).into_iter().flat_map(|t| t.values());
         all.filter(|t| t.summary().overlaps(start_ns, end_ns))
             .cloned()
             .collect()
@@ -83,25 +78,13 @@ impl SpanSource for MemorySpans {
         let rows = (!request.whole_traces).then_some(&filter);
         let batches: Vec<_> = traces
             .chunks(BATCH_TRACES)
-            .map(|c| {
-                ctx.check()
-                    .and_then(|()| build_batch(c, &request.columns, rows))
-            })
+            .map(|c| ctx.check().and_then(|()| build_batch(c, &request.columns, rows)))
             .collect();
         futures::stream::iter(batches).boxed()
     }
 
-    async fn trace(
-        &self,
-        ctx: &QueryContext,
-        id: TraceId,
-        start_ns: u64,
-        end_ns: u64,
-    ) -> Result<Option<TraceBatch>> {
-        let found = self
-            .traces(ctx, start_ns, end_ns)
-            .into_iter()
-            .find(|t| t.id == id);
+    async fn trace(&self, ctx: &QueryContext, id: TraceId, start_ns: u64, end_ns: u64) -> Result<Option<TraceBatch>> {
+        let found = self.traces(ctx, start_ns, end_ns).into_iter().find(|t| t.id == id);
         Ok(found.map(TraceRows::into_batch))
     }
 
@@ -118,11 +101,7 @@ impl SpanSource for MemorySpans {
                 out.extend(attributes.iter().map(|a| (is, a.key.clone())));
             }
         };
-        for row in self
-            .traces(ctx, start_ns, end_ns)
-            .iter()
-            .flat_map(|t| &t.spans)
-        {
+        for row in self.traces(ctx, start_ns, end_ns).iter().flat_map(|t| &t.spans) {
             add(AttributeScope::Span, &row.span.attributes);
             add(AttributeScope::Resource, &row.resource.attributes);
             add(AttributeScope::Instrumentation, &row.scope.attributes);
@@ -149,21 +128,12 @@ impl SpanSource for MemorySpans {
         let mut out = BTreeSet::new();
         let words: &[&str] = match column {
             ColumnRef::Intrinsic(Intrinsic::Status) => &["error", "ok", "unset"],
-            ColumnRef::Intrinsic(Intrinsic::Kind) => &[
-                "client",
-                "consumer",
-                "internal",
-                "producer",
-                "server",
-                "unspecified",
-            ],
+            ColumnRef::Intrinsic(Intrinsic::Kind) => {
+                &["client", "consumer", "internal", "producer", "server", "unspecified"]
+            }
             _ => &[],
         };
-        out.extend(
-            words
-                .iter()
-                .map(|w| ("keyword".to_owned(), (*w).to_owned())),
-        );
+        out.extend(words.iter().map(|w| ("keyword".to_owned(), (*w).to_owned())));
         for trace in self.traces(ctx, start_ns, end_ns) {
             if let Some((service, name)) = trace.summary().root {
                 let root = match column {
@@ -288,18 +258,14 @@ pub fn arb_value() -> impl Strategy<Value = AnyValue> {
         any::<i64>().prop_map(AnyValue::Int),
         (0i64..3).prop_map(AnyValue::Int),
         any::<u64>().prop_map(|bits| AnyValue::Double(f64::from_bits(bits))),
-        prop_oneof![Just(-0.0), Just(f64::NAN), Just(f64::INFINITY), Just(5.0)]
-            .prop_map(AnyValue::Double),
+        prop_oneof![Just(-0.0), Just(f64::NAN), Just(f64::INFINITY), Just(5.0)].prop_map(AnyValue::Double),
         vec(any::<u8>(), 0..4).prop_map(AnyValue::Bytes),
     ];
     leaf.prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(AnyValue::Array),
-            vec((arb_text(), inner), 0..4).prop_map(|l| AnyValue::KvList(
-                l.into_iter()
-                    .map(|(key, value)| KeyValue { key, value })
-                    .collect()
-            )),
+            vec((arb_text(), inner), 0..4)
+                .prop_map(|l| AnyValue::KvList(l.into_iter().map(|(key, value)| KeyValue { key, value }).collect())),
         ]
     })
 }
@@ -347,8 +313,7 @@ pub fn arb_span() -> impl Strategy<Value = Span> {
                 flags,
             },
         );
-    let status =
-        option::of((-1i32..4, arb_text()).prop_map(|(code, message)| Status { code, message }));
+    let status = option::of((-1i32..4, arb_text()).prop_map(|(code, message)| Status { code, message }));
     let head = (0u64..5, 1u64..6, 0u64..4, arb_text(), arb_text(), -1i32..7);
     let times = (arb_time(), arb_time(), arb_count(), status);
     let lists = (
@@ -360,11 +325,7 @@ pub fn arb_span() -> impl Strategy<Value = Span> {
         arb_count(),
     );
     (head, times, lists).prop_map(
-        |(
-            (trace, id, parent, name, trace_state, kind),
-            (start_ns, end_ns, flags, status),
-            lists,
-        )| {
+        |((trace, id, parent, name, trace_state, kind), (start_ns, end_ns, flags, status), lists)| {
             let (attributes, events, links, a, e, l) = lists;
             Span {
                 trace_id: trace_id(trace),
@@ -437,10 +398,7 @@ pub fn arb_trace_batch() -> impl Strategy<Value = TraceBatch> {
         0..3,
     );
     vec(
-        (resource, scopes).prop_map(|(resource, scope_spans)| ResourceSpans {
-            resource,
-            scope_spans,
-        }),
+        (resource, scopes).prop_map(|(resource, scope_spans)| ResourceSpans { resource, scope_spans }),
         0..3,
     )
     .prop_map(|resource_spans| TraceBatch { resource_spans })
@@ -481,11 +439,7 @@ pub fn texts(batch: &RecordBatch, column: &str) -> Vec<Option<String>> {
 ///
 /// # Panics
 /// When the selection fails.
-pub async fn collect(
-    source: &dyn SpanSource,
-    ctx: &QueryContext,
-    request: SpanRequest,
-) -> Vec<RecordBatch> {
+pub async fn collect(source: &dyn SpanSource, ctx: &QueryContext, request: SpanRequest) -> Vec<RecordBatch> {
     source
         .select(ctx, request)
         .try_collect()

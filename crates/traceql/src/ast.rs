@@ -172,21 +172,14 @@ impl Expr {
             _ => false,
         };
         match op {
-            Op::Eq if always_there => Err(Error::invalid(
-                "an intrinsic and resource.service.name cannot be nil",
-            )),
+            Op::Eq if always_there => Err(Error::invalid("an intrinsic and resource.service.name cannot be nil")),
             Op::Eq | Op::Ne => match other {
-                Expr::Field(Field::Attribute(AttributeScope::Event | AttributeScope::Link, _)) => {
-                    Err(Error::unsupported(
-                        "comparing event and link attributes with nil is not supported",
-                    ))
-                }
+                Expr::Field(Field::Attribute(AttributeScope::Event | AttributeScope::Link, _)) => Err(
+                    Error::unsupported("comparing event and link attributes with nil is not supported"),
+                ),
                 _ => Ok(Type::Bool),
             },
-            _ => Err(Error::invalid(format!(
-                "illegal operation for nil: {}",
-                op.as_str()
-            ))),
+            _ => Err(Error::invalid(format!("illegal operation for nil: {}", op.as_str()))),
         }
     }
 }

@@ -7,9 +7,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
-use arrow::array::{
-    Array, AsArray, FixedSizeBinaryArray, Int32Array, RecordBatch, StringArray, UInt64Array,
-};
+use arrow::array::{Array, AsArray, FixedSizeBinaryArray, Int32Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Int32Type, UInt64Type};
 use hashbrown::HashMap;
 use trilith_model::trace::AnyValue;
@@ -19,14 +17,7 @@ use trilith_query::{AttributeScope, Intrinsic, Operand, Predicate, PredicateOp};
 
 use crate::ast::{Expr, Field, Literal, Op};
 
-pub const KINDS: [&str; 6] = [
-    "unspecified",
-    "internal",
-    "server",
-    "client",
-    "producer",
-    "consumer",
-];
+pub const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
 pub const STATUSES: [&str; 3] = ["unset", "ok", "error"];
 
 /// A field's value on one row.
@@ -71,10 +62,7 @@ fn missing(name: &str) -> Error {
 impl<'a> Columns<'a> {
     /// # Errors
     /// `Internal` when the batch has not the columns that were asked for.
-    pub fn new(
-        batch: &'a RecordBatch,
-        fields: impl IntoIterator<Item = &'a Field>,
-    ) -> Result<Self> {
+    pub fn new(batch: &'a RecordBatch, fields: impl IntoIterator<Item = &'a Field>) -> Result<Self> {
         let mut columns = HashMap::new();
         for field in fields {
             let name = field.column().column_name();
@@ -92,13 +80,8 @@ impl<'a> Columns<'a> {
                     Intrinsic::TraceId | Intrinsic::SpanId | Intrinsic::ParentSpanId => {
                         array.as_fixed_size_binary_opt().map(Column::Ids)
                     }
-                    Intrinsic::Kind | Intrinsic::Status => {
-                        array.as_primitive_opt::<Int32Type>().map(Column::I32)
-                    }
-                    Intrinsic::Start
-                    | Intrinsic::Duration
-                    | Intrinsic::TraceStart
-                    | Intrinsic::TraceDuration => {
+                    Intrinsic::Kind | Intrinsic::Status => array.as_primitive_opt::<Int32Type>().map(Column::I32),
+                    Intrinsic::Start | Intrinsic::Duration | Intrinsic::TraceStart | Intrinsic::TraceDuration => {
                         array.as_primitive_opt::<UInt64Type>().map(Column::U64)
                     }
                     _ => array.as_string_opt().map(Column::Text),
@@ -111,18 +94,15 @@ impl<'a> Columns<'a> {
 
     fn value(&self, field: &Field, row: usize) -> Value {
         match (self.columns.get(field), field) {
-            (Some(Column::Typed { text, kind }), _) if text.is_valid(row) => {
-                typed(text.value(row), kind.value(row))
-            }
+            (Some(Column::Typed { text, kind }), _) if text.is_valid(row) => typed(text.value(row), kind.value(row)),
             (Some(Column::Text(a)), Field::Intrinsic(Intrinsic::EventNames)) if a.is_valid(row) => {
                 parse_array(a.value(row)).map_or(Value::Opaque, Value::Many)
             }
             (Some(Column::Text(a)), _) if a.is_valid(row) => Value::String(a.value(row).to_owned()),
             // Without a root the root's name and service are empty.
-            (
-                Some(Column::Text(_)),
-                Field::Intrinsic(Intrinsic::RootName | Intrinsic::RootServiceName),
-            ) => Value::String(String::new()),
+            (Some(Column::Text(_)), Field::Intrinsic(Intrinsic::RootName | Intrinsic::RootServiceName)) => {
+                Value::String(String::new())
+            }
             (Some(Column::Ids(a)), field) => {
                 let hex = hex(a.value(row));
                 if *field == Field::Intrinsic(Intrinsic::TraceId) {
@@ -234,9 +214,7 @@ impl<'a> Columns<'a> {
     /// Text of a Utf8 or attribute column; `None` when null or, for an attribute, empty of scalars.
     pub fn text(&self, field: &Field, row: usize) -> Option<&'a str> {
         match self.columns.get(field) {
-            Some(Column::Text(a) | Column::Typed { text: a, .. }) if a.is_valid(row) => {
-                Some(a.value(row))
-            }
+            Some(Column::Text(a) | Column::Typed { text: a, .. }) if a.is_valid(row) => Some(a.value(row)),
             _ => None,
         }
     }
@@ -491,9 +469,7 @@ fn field_predicate(field: &Field, op: &Op, literal: &Literal) -> Option<Predicat
     };
     let column = field.column();
     let operand = match (field, literal) {
-        (Field::Attribute(AttributeScope::Resource, name), Literal::Nil)
-            if name == "service.name" =>
-        {
+        (Field::Attribute(AttributeScope::Resource, name), Literal::Nil) if name == "service.name" => {
             return None;
         }
         (Field::Attribute(..), Literal::Nil) if op == PredicateOp::Ne => {
@@ -520,20 +496,12 @@ fn field_predicate(field: &Field, op: &Op, literal: &Literal) -> Option<Predicat
         (Field::Intrinsic(_), Literal::Status(n) | Literal::Kind(n)) => Operand::Int(i64::from(*n)),
         (Field::Attribute(..), Literal::Status(_) | Literal::Kind(_)) => return None,
     };
-    Some(Predicate {
-        column,
-        op,
-        operand,
-    })
+    Some(Predicate { column, op, operand })
 }
 
 /// Lower-case hex, padded on the left. `None` when no id can look like this.
 fn id_bytes(text: &str, len: usize) -> Option<Vec<u8>> {
-    if text.len() > len * 2
-        || !text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    {
+    if text.len() > len * 2 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return None;
     }
     let padded = format!("{text:0>width$}", width = len * 2);

@@ -113,16 +113,12 @@ const KEYWORDS: &[&str] = &[
 
 /// Longest first, because they are recognised greedily.
 const OPS: &[&str] = &[
-    "!>>", "!<<", "&>>", "&<<", "!=", "!~", "!>", "!<", "&&", "&>", "&<", "&~", "||", "=~", ">=",
-    ">>", "<=", "<<", "{", "}", "(", ")", "=", ">", "<", "~", "!", "|", "+", "-", "*", "/", "%",
-    "^", ",",
+    "!>>", "!<<", "&>>", "&<<", "!=", "!~", "!>", "!<", "&&", "&>", "&<", "&~", "||", "=~", ">=", ">>", "<=", "<<",
+    "{", "}", "(", ")", "=", ">", "<", "~", "!", "|", "+", "-", "*", "/", "%", "^", ",",
 ];
 
 pub fn error_at(pos: Pos, message: impl fmt::Display) -> Error {
-    Error::invalid(format!(
-        "parse error at line {}, col {}: {message}",
-        pos.line, pos.col
-    ))
+    Error::invalid(format!("parse error at line {}, col {}: {message}", pos.line, pos.col))
 }
 
 /// # Errors
@@ -206,26 +202,20 @@ impl<'a> Lexer<'a> {
             '"' => self.quoted(pos).map(Token::String),
             '`' => {
                 let body = &self.rest()[1..];
-                let end = body
-                    .find('`')
-                    .ok_or_else(|| error_at(pos, "literal not terminated"))?;
+                let end = body.find('`').ok_or_else(|| error_at(pos, "literal not terminated"))?;
                 self.at += end + 2;
                 Ok(Token::String(body[..end].to_owned()))
             }
             '.' if self.rest()[1..].starts_with(|c: char| c.is_ascii_digit()) => self.number(pos),
             '.' => {
                 self.at += 1;
-                Ok(Token::Attribute(
-                    AttributeScope::Any,
-                    self.attribute_name(pos)?,
-                ))
+                Ok(Token::Attribute(AttributeScope::Any, self.attribute_name(pos)?))
             }
             c if c.is_ascii_digit() => self.number(pos),
             c if c.is_alphabetic() || c == '_' => self.word(pos),
             _ => {
                 let op = OPS.iter().find(|op| self.rest().starts_with(**op));
-                let op =
-                    op.ok_or_else(|| error_at(pos, format!("syntax error: unexpected {c}")))?;
+                let op = op.ok_or_else(|| error_at(pos, format!("syntax error: unexpected {c}")))?;
                 self.at += op.len();
                 Ok(Token::Op(op))
             }
@@ -258,9 +248,7 @@ impl<'a> Lexer<'a> {
             }
             Some(':') if ["span", "trace", "event", "link", "instrumentation"].contains(&word) => {
                 let name = &rest[end + 1..];
-                let len = name
-                    .find(|c: char| !c.is_ascii_alphanumeric())
-                    .unwrap_or(name.len());
+                let len = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
                 self.at += 1 + len;
                 Ok(Token::Scoped(rest[..end + 1 + len].to_owned()))
             }
@@ -285,10 +273,7 @@ impl<'a> Lexer<'a> {
                         '\\' => {
                             let escaped = self.peek().filter(|c| matches!(c, '"' | '\\'));
                             let escaped = escaped.ok_or_else(|| {
-                                error_at(
-                                    pos,
-                                    "invalid escape sequence, only \\\" and \\\\ are known",
-                                )
+                                error_at(pos, "invalid escape sequence, only \\\" and \\\\ are known")
                             })?;
                             self.at += 1;
                             name.push(escaped);
@@ -446,10 +431,7 @@ pub fn parse_duration(text: &str) -> Option<i64> {
             .find(|c: char| c.is_ascii_digit() || c == '.')
             .unwrap_or(tail.len());
         let (name, next) = tail.split_at(unit_len);
-        let unit = UNITS
-            .iter()
-            .find(|u| u.0 == name || (u.0 == "µs" && name == "μs"))?
-            .1;
+        let unit = UNITS.iter().find(|u| u.0 == name || (u.0 == "µs" && name == "μs"))?.1;
         go &= unit <= HOUR;
         prometheus &= unit < last_unit && unit >= 1_000_000 && !number.contains('.');
         last_unit = unit;

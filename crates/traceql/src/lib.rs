@@ -28,14 +28,14 @@ pub use ast::Query;
 pub use eval::go_duration;
 pub use lexer::parse_duration;
 pub use parse::{parse, parse_identifier};
-pub use search::{
-    NO_ROOT, SearchOptions, ServiceStats, SpanResult, SpanSet, TraceSearchResult, search,
-};
+pub use search::{NO_ROOT, SearchOptions, ServiceStats, SpanResult, SpanSet, TraceSearchResult, search};
 pub use tags::{TagQuery, search_tags};
 
 /// Entry point for fuzzing: any text is parsed or refused.
-pub fn fuzz(text: &str) {
-    let _ = parse(text);
-    let _ = parse_identifier(text);
-    let _ = TagQuery::new(text, 0, 0);
+pub fn fuzz_parse(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = parse(text);
+        let _ = parse_identifier(text);
+        let _ = TagQuery::new(text, 0, 0);
+    }
 }

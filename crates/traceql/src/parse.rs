@@ -111,11 +111,7 @@ impl Parser {
     }
 
     fn expect(&mut self, op: &str) -> Result<()> {
-        if self.eat(op) {
-            Ok(())
-        } else {
-            self.unexpected()
-        }
+        if self.eat(op) { Ok(()) } else { self.unexpected() }
     }
 
     fn expect_end(&self) -> Result<()> {
@@ -131,9 +127,7 @@ impl Parser {
             Token::Op("{") => {}
             Token::Op("(") => return Err(unsupported("a parenthesised spanset expression")),
             Token::Word(w) if METRICS.contains(&w.as_str()) => return self.unexpected(),
-            Token::Word(w)
-                if ["count", "avg", "min", "max", "sum", "by", "select"].contains(&w.as_str()) =>
-            {
+            Token::Word(w) if ["count", "avg", "min", "max", "sum", "by", "select"].contains(&w.as_str()) => {
                 return Err(unsupported(&format!("a query that begins with {w}()")));
             }
             // `100 * ({} | rate())`
@@ -189,13 +183,8 @@ impl Parser {
                     self.expect(",")?;
                 }
             }
-            Token::Word(w) if METRICS.contains(&w.as_str()) => {
-                Err(unsupported(&format!("the metrics function {w}()")))
-            }
-            Token::Word(w)
-                if ["count", "avg", "min", "max", "sum", "by", "coalesce"]
-                    .contains(&w.as_str()) =>
-            {
+            Token::Word(w) if METRICS.contains(&w.as_str()) => Err(unsupported(&format!("the metrics function {w}()"))),
+            Token::Word(w) if ["count", "avg", "min", "max", "sum", "by", "coalesce"].contains(&w.as_str()) => {
                 Err(unsupported(&format!("the pipeline stage {w}()")))
             }
             Token::Op("{") => {
@@ -218,11 +207,7 @@ impl Parser {
             self.expect("=")?;
             self.eat("-");
             match self.next() {
-                Token::Word(_)
-                | Token::String(_)
-                | Token::Int(_)
-                | Token::Float(_)
-                | Token::Duration(_) => {}
+                Token::Word(_) | Token::String(_) | Token::Int(_) | Token::Float(_) | Token::Duration(_) => {}
                 _ => {
                     self.at = self.last;
                     return self.unexpected();
@@ -297,16 +282,10 @@ impl Parser {
                     self.count_operator()?;
                     let right = self.operand()?;
                     let Expr::Literal(Literal::String(pattern)) = &right else {
-                        return Err(Error::invalid(format!(
-                            "the right side of {op} must be a string"
-                        )));
+                        return Err(Error::invalid(format!("the right side of {op} must be a string")));
                     };
                     let regex = Arc::new(AnchoredRegex::new(pattern)?);
-                    let op = if op == "=~" {
-                        Op::Re(regex)
-                    } else {
-                        Op::NotRe(regex)
-                    };
+                    let op = if op == "=~" { Op::Re(regex) } else { Op::NotRe(regex) };
                     left = Expr::Binary(op, Box::new(left), Box::new(right));
                     continue;
                 }
@@ -350,10 +329,7 @@ impl Parser {
                     Token::Int(n) => Literal::Int(-n),
                     Token::Float(f) => Literal::Float(-f),
                     Token::Duration(d) => Literal::Duration(-d),
-                    Token::Attribute(..)
-                    | Token::Scoped(_)
-                    | Token::Word(_)
-                    | Token::Op("(" | "-") => {
+                    Token::Attribute(..) | Token::Scoped(_) | Token::Word(_) | Token::Op("(" | "-") => {
                         return Err(unsupported("arithmetic (-) in a filter"));
                     }
                     _ => {
@@ -393,8 +369,7 @@ impl Parser {
                 "traceDuration" => Field::Intrinsic(Intrinsic::TraceDuration),
                 "rootName" => Field::Intrinsic(Intrinsic::RootName),
                 "rootServiceName" => Field::Intrinsic(Intrinsic::RootServiceName),
-                w @ ("nestedSetLeft" | "nestedSetRight" | "nestedSetParent" | "parent"
-                | "childCount") => {
+                w @ ("nestedSetLeft" | "nestedSetRight" | "nestedSetParent" | "parent" | "childCount") => {
                     return Err(unsupported(&format!("the intrinsic {w}")));
                 }
                 _ => return self.unexpected(),
@@ -414,10 +389,7 @@ impl Parser {
                 "event:name" => Intrinsic::EventNames,
                 "instrumentation:name" => Intrinsic::InstrumentationName,
                 "instrumentation:version" => Intrinsic::InstrumentationVersion,
-                s @ ("span:childCount"
-                | "event:timeSinceStart"
-                | "link:traceID"
-                | "link:spanID") => {
+                s @ ("span:childCount" | "event:timeSinceStart" | "link:traceID" | "link:spanID") => {
                     return Err(unsupported(&format!("the intrinsic {s}")));
                 }
                 _ => return self.unexpected(),

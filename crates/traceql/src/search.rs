@@ -120,28 +120,20 @@ pub async fn search(
     let (predicates, all) = predicates(&query.filter);
     let filter = std::sync::Arc::new((query.filter.clone(), shown));
     let wanted = filter.1.clone();
-    run(
-        ctx,
-        source,
-        predicates,
-        all,
-        wanted,
-        options,
-        move |columns, rows| {
-            let (filter, shown) = &*filter;
-            let mut set = SpanSet::default();
-            for row in rows {
-                if !columns.matches(filter, row) {
-                    continue;
-                }
-                set.matched += 1;
-                if options.spans_per_spanset == 0 || set.spans.len() < options.spans_per_spanset {
-                    set.spans.push(span_result(columns, shown, row));
-                }
+    run(ctx, source, predicates, all, wanted, options, move |columns, rows| {
+        let (filter, shown) = &*filter;
+        let mut set = SpanSet::default();
+        for row in rows {
+            if !columns.matches(filter, row) {
+                continue;
             }
-            (set.matched > 0).then(|| vec![set])
-        },
-    )
+            set.matched += 1;
+            if options.spans_per_spanset == 0 || set.spans.len() < options.spans_per_spanset {
+                set.spans.push(span_result(columns, shown, row));
+            }
+        }
+        (set.matched > 0).then(|| vec![set])
+    })
     .await
 }
 
@@ -225,10 +217,7 @@ fn traces_of(
                 .map_err(|_| Error::internal("a trace id that has not 16 bytes"))?;
             out.push(TraceSearchResult {
                 trace_id: TraceId(trace_id),
-                root_service_name: columns
-                    .text(&ROOT_SERVICE, start)
-                    .unwrap_or(NO_ROOT)
-                    .to_owned(),
+                root_service_name: columns.text(&ROOT_SERVICE, start).unwrap_or(NO_ROOT).to_owned(),
                 root_trace_name: columns.text(&ROOT_NAME, start).unwrap_or("").to_owned(),
                 start_time_unix_nano: columns.u64(&TRACE_START, start),
                 duration_ms: columns.u64(&TRACE_DURATION, start) / 1_000_000,

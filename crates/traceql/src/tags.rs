@@ -4,9 +4,7 @@
 //! without regard to case, except for numbers and keywords of the special keys. There are no span sets in the result.
 
 use trilith_model::{Error, Result};
-use trilith_query::{
-    AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, QueryContext, SpanSource,
-};
+use trilith_query::{AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, QueryContext, SpanSource};
 
 use crate::ast::Field;
 use crate::eval::Columns;
@@ -44,9 +42,7 @@ impl TagQuery {
     /// `Invalid` for what is not logfmt, an unknown status, a maximum below the minimum.
     pub fn new(tags: &str, min_duration_ns: u64, max_duration_ns: u64) -> Result<TagQuery> {
         if max_duration_ns != 0 && max_duration_ns < min_duration_ns {
-            return Err(Error::invalid(
-                "invalid maxDuration: must be greater than minDuration",
-            ));
+            return Err(Error::invalid("invalid maxDuration: must be greater than minDuration"));
         }
         let pairs = logfmt(tags)?;
         if pairs.len() > TAGS_MAX {
@@ -167,25 +163,17 @@ pub async fn search_tags(
     }
     let query = std::sync::Arc::new(query.clone());
     let predicates = best.into_iter().collect();
-    run(
-        ctx,
-        source,
-        predicates,
-        true,
-        fields,
-        options,
-        move |columns, rows| {
-            let duration = columns.u64(&Field::Intrinsic(Intrinsic::TraceDuration), rows.start);
-            let fits = duration >= query.min_duration_ns
-                && (query.max_duration_ns == 0 || duration <= query.max_duration_ns);
-            let all = fits
-                && query
-                    .tests
-                    .iter()
-                    .all(|t| rows.clone().any(|row| found(t, columns, row)));
-            all.then(Vec::new)
-        },
-    )
+    run(ctx, source, predicates, true, fields, options, move |columns, rows| {
+        let duration = columns.u64(&Field::Intrinsic(Intrinsic::TraceDuration), rows.start);
+        let fits =
+            duration >= query.min_duration_ns && (query.max_duration_ns == 0 || duration <= query.max_duration_ns);
+        let all = fits
+            && query
+                .tests
+                .iter()
+                .all(|t| rows.clone().any(|row| found(t, columns, row)));
+        all.then(Vec::new)
+    })
     .await
 }
 
@@ -228,21 +216,15 @@ fn needs(test: &TagTest) -> (Vec<Field>, Option<Predicate>) {
 
 fn found(test: &TagTest, columns: &Columns<'_>, row: usize) -> bool {
     let text = |field: &Field| columns.text(field, row);
-    let contains =
-        |text: Option<&str>, value: &str| text.is_some_and(|t| t.to_lowercase().contains(value));
+    let contains = |text: Option<&str>, value: &str| text.is_some_and(|t| t.to_lowercase().contains(value));
     match test {
-        TagTest::Attribute { key, value } => {
-            contains(text(&span(key)), value) || contains(text(&resource(key)), value)
-        }
+        TagTest::Attribute { key, value } => contains(text(&span(key)), value) || contains(text(&resource(key)), value),
         TagTest::HttpStatusCode(value) => {
-            text(&span("http.status_code")) == Some(value)
-                || text(&resource("http.status_code")) == Some(value)
+            text(&span("http.status_code")) == Some(value) || text(&resource("http.status_code")) == Some(value)
         }
         TagTest::Name(value) => contains(text(&Field::Intrinsic(Intrinsic::Name)), value),
         TagTest::RootName(value) => contains(text(&Field::Intrinsic(Intrinsic::RootName)), value),
-        TagTest::RootService(value) => {
-            contains(text(&Field::Intrinsic(Intrinsic::RootServiceName)), value)
-        }
+        TagTest::RootService(value) => contains(text(&Field::Intrinsic(Intrinsic::RootServiceName)), value),
         TagTest::Status(code) => columns.i32(&Field::Intrinsic(Intrinsic::Status), row) == *code,
     }
 }

@@ -31,9 +31,8 @@ enum Test {
     Start,
     Duration,
     SpanId,
-    /// Resource and scope decide, or else the span's own attributes.
+    /// The span's own attributes, or resource and scope where these tables are filled.
     Attribute {
-        span: bool,
         resource: Vec<bool>,
         scope: Vec<bool>,
     },
@@ -43,18 +42,27 @@ enum Test {
 
 impl ColumnFilter {
     pub fn new(filter: std::sync::Arc<RowFilter>, block: &BlockReader) -> Self {
-        let tests = filter.predicates().map(|(p, regex)| test_of(p, regex, block)).collect();
+        let tests = filter.predicates().map(|(p, _)| test_of(p, block)).collect();
         ColumnFilter { tests, filter }
     }
 
     /// Whether nothing can be told from columns, so that every row may match.
     pub fn is_blind(&self) -> bool {
         let unknown = |t: &Test| matches!(t, Test::Unknown);
-        if self.filter.needs_all() {
+        if self.tests.is_empty() {
+            // No condition at all, which reads as "everything" with `any` too.
+            true
+        } else if self.filter.needs_all() {
             self.tests.iter().all(unknown)
         } else {
             self.tests.iter().any(unknown)
         }
+    }
+
+    /// Whether no row can match, which resources and scopes may tell without reading a row.
+    pub fn is_hopeless(&self) -> bool {
+        let none = |t: &Test| matches!(t, Test::Resource(table) | Test::Scope(table) if !table.contains(&true));
+        self.filter.needs_all() && self.tests.iter().any(none)
     }
 
     /// The columns that `matches` reads.
@@ -98,7 +106,7 @@ impl ColumnFilter {
     }
 }
 
-fn test_of(p: &Predicate, regex: Option<&AnchoredRegex>, block: &BlockReader) -> Test {
+fn test_of(p: &Predicate, block: &BlockReader) -> Test {
     let one = |p: &Predicate| RowFilter::new(std::slice::from_ref(p), true).ok();
     let default = || SpanRow {
         resource: Default::default(),
@@ -133,7 +141,6 @@ fn test_of(p: &Predicate, regex: Option<&AnchoredRegex>, block: &BlockReader) ->
         column: ColumnRef::Attribute(scope, key.to_owned()),
         ..p.clone()
     };
-    let _ = regex;
     match &p.column {
         ColumnRef::Intrinsic(i) => match i {
             Intrinsic::Name => Test::Name,
@@ -150,7 +157,6 @@ fn test_of(p: &Predicate, regex: Option<&AnchoredRegex>, block: &BlockReader) ->
             AttributeScope::Resource => Test::Resource(per_resource(p)),
             AttributeScope::Instrumentation => Test::Scope(per_scope(p)),
             AttributeScope::Span => Test::Attribute {
-                span: true,
                 resource: Vec::new(),
                 scope: Vec::new(),
             },
@@ -165,7 +171,6 @@ fn test_of(p: &Predicate, regex: Option<&AnchoredRegex>, block: &BlockReader) ->
                     return Test::Unknown;
                 }
                 Test::Attribute {
-                    span: true,
                     resource: per_resource(&scoped(AttributeScope::Resource, key)),
                     scope: per_scope(&scoped(AttributeScope::Instrumentation, key)),
                 }
@@ -225,11 +230,9 @@ fn run(
                 .map(|i| p.op != PredicateOp::Eq || a.value(i) == wanted.as_slice())
                 .collect())
         }
-        Test::Attribute { span, resource, scope } => {
+        Test::Attribute { resource, scope } => {
             let mut out = vec![false; rows];
-            if *span {
-                span_attributes(p, regex, c, &mut out)?;
-            }
+            span_attributes(p, regex, c, &mut out)?;
             for (table, column) in [(resource, Column::ResourceId), (scope, Column::ScopeId)] {
                 if !table.is_empty() {
                     for (o, hit) in out.iter_mut().zip(by_id(column, table)?) {

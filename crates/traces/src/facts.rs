@@ -314,9 +314,20 @@ impl Facts {
         }
     }
 
-    /// Attribute names of a scope.
+    /// Attribute names of a scope. `service.name` with the value `""` alone stands for resources without it.
     pub fn names(&self, scope: AttributeScope) -> impl Iterator<Item = &str> {
-        self.columns[group_of(scope)].keys().map(String::as_str)
+        let missing = move |key: &str, v: &Values| {
+            scope == AttributeScope::Resource
+                && key == "service.name"
+                && !(v.incomplete || v.opaque)
+                && v.bools == 0
+                && v.len() == v.strings.len()
+                && v.strings.iter().all(|s| s.is_empty())
+        };
+        self.columns[group_of(scope)]
+            .iter()
+            .filter(move |(k, v)| !missing(k, v))
+            .map(|(k, _)| k.as_str())
     }
 
     /// Hands out the values of a column. `false` when they are not all known and the spans must be read.

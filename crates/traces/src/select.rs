@@ -13,13 +13,14 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hashbrown::HashSet;
 use trilith_block::View;
 use trilith_model::{Error, Result, TraceBatch, TraceId, task};
-use trilith_query::span_rows::{RowFilter, TraceRows, build_batch, listed_values};
+use trilith_query::span_rows::{RowFilter, SpanRow, TraceRows, build_batch, listed_values};
 use trilith_query::spans::REMAINING_START_MAX;
 use trilith_query::{
     AttributeScope, ColumnRef, Intrinsic, QueryContext, QueryStats, Reservation, ResultStream, SpanRequest,
 };
 
 use crate::engine::TracesEngine;
+use crate::head::model_span_bytes;
 use crate::reader::ReaderCache;
 use crate::schema::Column;
 use crate::sources::{Candidates, Source};
@@ -174,6 +175,7 @@ impl Select {
             traces.sort_by_key(|t| t.id);
         }
 
+        let _held = self.ctx.memory.reserve(memory_of(&traces))?;
         let (start, end) = (self.request.start_ns, self.request.end_ns);
         let columns = self.request.columns.clone();
         let filter = (!self.request.whole_traces && !self.filter.is_empty()).then(|| self.filter.clone());
@@ -204,6 +206,13 @@ impl Select {
         });
         stream::iter(asked).buffered(PARALLEL).try_collect().await
     }
+}
+
+/// Heap bytes of decoded spans, approximately: texts, and the spans' own size.
+fn memory_of(traces: &[TraceRows]) -> usize {
+    let rows = traces.iter().flat_map(|t| &t.spans);
+    rows.map(|r| size_of::<SpanRow>() + usize::try_from(model_span_bytes(&r.span)).unwrap_or(usize::MAX))
+        .sum()
 }
 
 /// What must be read to answer: the columns asked for, those that join and summarise traces, those of the filter.
@@ -279,6 +288,7 @@ pub async fn trace(
     if out.spans.is_empty() {
         return Ok(None);
     }
+    let _held = ctx.memory.reserve(memory_of(std::slice::from_ref(&out)))?;
     let joined = task::compute(move || {
         out.join();
         out.into_batch()
@@ -323,7 +333,6 @@ pub async fn attribute_names(
             }
         }
     }
-    // A missing service name has the value "", but nobody sent the name.
     Ok(out.into_iter().collect())
 }
 

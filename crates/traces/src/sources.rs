@@ -183,6 +183,9 @@ impl Candidates {
             return Ok(Candidates::Done);
         }
         let filter = ColumnFilter::new(filter.clone(), &block);
+        if filter.is_hopeless() {
+            return Ok(Candidates::Done);
+        }
         Ok(Candidates::Block {
             block,
             filter,

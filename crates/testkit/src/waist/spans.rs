@@ -9,9 +9,7 @@ use arrow::datatypes::{Int32Type, UInt64Type};
 use futures::StreamExt as _;
 use trilith_model::trace::{AnyValue, Event, Link, Status};
 use trilith_model::{ErrorKind, TenantId, TraceBatch};
-use trilith_query::{
-    AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource,
-};
+use trilith_query::{AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource};
 
 use super::{context, tenant};
 use crate::spans::{canonical, collect, kv, service_batch, span, span_id, texts, trace_id};
@@ -69,10 +67,7 @@ fn shop() -> Data {
     ];
     web[0].attributes = vec![
         kv("http.status_code", 200i64),
-        kv(
-            "tags",
-            AnyValue::Array(vec![kv("", "x").value, kv("", "y").value]),
-        ),
+        kv("tags", AnyValue::Array(vec![kv("", "x").value, kv("", "y").value])),
     ];
     web[1].attributes = vec![kv("http.status_code", 500i64)];
     web[1].status = Some(Status {
@@ -153,10 +148,7 @@ where
         ),
         (t.clone(), service_batch("web", vec![nan(), other])),
         (t.clone(), service_batch("db", vec![nan()])),
-        (
-            t.clone(),
-            service_batch("db", vec![span(1, 3, 1, "c", T0 + 2, 1)]),
-        ),
+        (t.clone(), service_batch("db", vec![span(1, 3, 1, "c", T0 + 2, 1)])),
     ])
     .await;
     let ctx = context(&t);
@@ -278,38 +270,34 @@ where
     let source = make(shop()).await;
     let ctx = context(&tenant("t"));
     let text = |s: &str| Operand::String(s.to_owned());
+    for (all, whole_traces) in [(true, true), (true, false), (false, true), (false, false)] {
+        let request = SpanRequest {
+            all,
+            whole_traces,
+            ..everything(vec![intrinsic(Intrinsic::Name)])
+        };
+        let rows: usize = collect(&*source, &ctx, request)
+            .await
+            .iter()
+            .map(|b| b.num_rows())
+            .sum();
+        assert_eq!(
+            rows, 5,
+            "without predicates everything comes, all={all} whole={whole_traces}"
+        );
+    }
     let cases: Vec<(ColumnRef, PredicateOp, Operand, &[&str])> = vec![
         (intrinsic(Intrinsic::Name), Eq, text("SELECT"), &["SELECT"]),
-        (
-            intrinsic(Intrinsic::Name),
-            Re,
-            text("GET.*|late"),
-            &["GET /", "late"],
-        ),
-        (
-            intrinsic(Intrinsic::Name),
-            NotRe,
-            text(".*E.*"),
-            &["POST /buy", "late"],
-        ),
-        (
-            intrinsic(Intrinsic::Status),
-            Eq,
-            Operand::Int(2),
-            &["POST /buy"],
-        ),
+        (intrinsic(Intrinsic::Name), Re, text("GET.*|late"), &["GET /", "late"]),
+        (intrinsic(Intrinsic::Name), NotRe, text(".*E.*"), &["POST /buy", "late"]),
+        (intrinsic(Intrinsic::Status), Eq, Operand::Int(2), &["POST /buy"]),
         (
             intrinsic(Intrinsic::Status),
             Eq,
             Operand::Int(0),
             &["GET /", "SELECT", "INSERT", "late"],
         ),
-        (
-            intrinsic(Intrinsic::StatusMessage),
-            Eq,
-            text("boom"),
-            &["POST /buy"],
-        ),
+        (intrinsic(Intrinsic::StatusMessage), Eq, text("boom"), &["POST /buy"]),
         (
             intrinsic(Intrinsic::StatusMessage),
             Eq,
@@ -323,18 +311,8 @@ where
             Operand::Int(5 * SECOND as i64),
             &["GET /"],
         ),
-        (
-            intrinsic(Intrinsic::Duration),
-            Lt,
-            Operand::Float(6.5),
-            &["INSERT"],
-        ),
-        (
-            intrinsic(Intrinsic::RootName),
-            Eq,
-            text("GET /"),
-            &["GET /", "SELECT"],
-        ),
+        (intrinsic(Intrinsic::Duration), Lt, Operand::Float(6.5), &["INSERT"]),
+        (intrinsic(Intrinsic::RootName), Eq, text("GET /"), &["GET /", "SELECT"]),
         (
             intrinsic(Intrinsic::RootServiceName),
             Eq,
@@ -353,12 +331,7 @@ where
             text("lib"),
             &["GET /", "SELECT", "POST /buy", "INSERT", "late"],
         ),
-        (
-            intrinsic(Intrinsic::EventNames),
-            Eq,
-            text("retry"),
-            &["POST /buy"],
-        ),
+        (intrinsic(Intrinsic::EventNames), Eq, text("retry"), &["POST /buy"]),
         (
             intrinsic(Intrinsic::SpanId),
             Eq,
@@ -377,12 +350,7 @@ where
             Operand::Float(499.5),
             &["POST /buy"],
         ),
-        (
-            attribute(Span, "http.status_code"),
-            Ne,
-            Operand::Int(500),
-            &["GET /"],
-        ),
+        (attribute(Span, "http.status_code"), Ne, Operand::Int(500), &["GET /"]),
         (
             attribute(Span, "http.status_code"),
             Exists,
@@ -390,21 +358,11 @@ where
             &["GET /", "POST /buy"],
         ),
         (attribute(Span, "rows"), Gt, Operand::Int(1), &["SELECT"]),
-        (
-            attribute(Span, "cached"),
-            Eq,
-            Operand::Bool(true),
-            &["SELECT"],
-        ),
+        (attribute(Span, "cached"), Eq, Operand::Bool(true), &["SELECT"]),
         (attribute(Span, "tags"), Eq, text("y"), &["GET /"]),
         (attribute(Span, "tags"), NotRe, text("z"), &["GET /"]),
         (attribute(Any, "tags"), Eq, text("x"), &["GET /"]),
-        (
-            attribute(Any, "service.name"),
-            Eq,
-            text("db"),
-            &["SELECT", "INSERT"],
-        ),
+        (attribute(Any, "service.name"), Eq, text("db"), &["SELECT", "INSERT"]),
         (attribute(Any, "why"), Eq, text("retry"), &["INSERT"]),
         (attribute(Any, "type"), Eq, text("A"), &["POST /buy"]),
         (
@@ -419,25 +377,11 @@ where
             text("web"),
             &["SELECT", "INSERT"],
         ),
-        (
-            attribute(Event, "type"),
-            Eq,
-            Operand::Int(1),
-            &["POST /buy"],
-        ),
-        (
-            attribute(Link, "why"),
-            Exists,
-            Operand::Bool(true),
-            &["INSERT"],
-        ),
+        (attribute(Event, "type"), Eq, Operand::Int(1), &["POST /buy"]),
+        (attribute(Link, "why"), Exists, Operand::Bool(true), &["INSERT"]),
     ];
     for (column, op, operand, want) in cases {
-        let predicate = Predicate {
-            column,
-            op,
-            operand,
-        };
+        let predicate = Predicate { column, op, operand };
         for whole_traces in [true, false] {
             for all in [true, false] {
                 // One that holds for no span beside it makes no difference with `any`, and hides all with `all`.
@@ -475,11 +419,7 @@ where
                     "INSERT" => Some("POST /buy"),
                     _ => None,
                 };
-                for w in want
-                    .iter()
-                    .filter(|_| whole_traces)
-                    .filter_map(|w| partner(w))
-                {
+                for w in want.iter().filter(|_| whole_traces).filter_map(|w| partner(w)) {
                     assert!(
                         names.contains(w),
                         "{predicate:?}: the whole trace comes, {w} is missing in {names:?}"
@@ -498,21 +438,13 @@ where
     let source = make(shop()).await;
     let ctx = context(&tenant("t"));
     for (start, end, want) in [
-        (
-            0,
-            u64::MAX,
-            &["GET /", "INSERT", "POST /buy", "SELECT", "late"][..],
-        ),
+        (0, u64::MAX, &["GET /", "INSERT", "POST /buy", "SELECT", "late"][..]),
         // Trace 1 began before and ends within; all of it comes.
         (T0 + 5 * SECOND, T0 + 6 * SECOND, &["GET /", "SELECT"]),
         (T0 + 10 * SECOND, T0 + 50 * SECOND, &["GET /", "SELECT"]),
         (T0 + 10 * SECOND + 1, T0 + 50 * SECOND, &[]),
         (T0 + 50 * SECOND, T0 + 100 * SECOND, &[]),
-        (
-            T0 + 50 * SECOND,
-            T0 + 100 * SECOND + 1,
-            &["INSERT", "POST /buy"],
-        ),
+        (T0 + 50 * SECOND, T0 + 100 * SECOND + 1, &["INSERT", "POST /buy"]),
         (T0 + 150 * SECOND, u64::MAX, &["late"]),
         (0, T0, &[]),
     ] {
@@ -543,10 +475,7 @@ where
     use AttributeScope::{Any, Event, Link, Resource, Span};
     let source = make(shop()).await;
     let ctx = context(&tenant("t"));
-    let names = source
-        .attribute_names(&ctx, None, 0, u64::MAX)
-        .await
-        .expect("names");
+    let names = source.attribute_names(&ctx, None, 0, u64::MAX).await.expect("names");
     let want: Vec<(AttributeScope, String)> = [
         (Span, "cached"),
         (Span, "http.status_code"),
@@ -572,11 +501,7 @@ where
             &[("int", "200"), ("int", "500")],
         ),
         (attribute(Span, "http.status_code"), 1, &[("int", "200")]),
-        (
-            attribute(Span, "tags"),
-            0,
-            &[("string", "x"), ("string", "y")],
-        ),
+        (attribute(Span, "tags"), 0, &[("string", "x"), ("string", "y")]),
         (attribute(Span, "rows"), 0, &[("float", "1.5")]),
         (attribute(Span, "cached"), 0, &[("bool", "true")]),
         (
@@ -585,11 +510,7 @@ where
             &[("string", "db"), ("string", "web")],
         ),
         (attribute(Span, "service.name"), 0, &[]),
-        (
-            attribute(Event, "type"),
-            0,
-            &[("int", "1"), ("string", "A")],
-        ),
+        (attribute(Event, "type"), 0, &[("int", "1"), ("string", "A")]),
         (
             intrinsic(Intrinsic::Name),
             2,
@@ -600,11 +521,7 @@ where
             0,
             &[("string", "GET /"), ("string", "POST /buy")],
         ),
-        (
-            intrinsic(Intrinsic::RootServiceName),
-            0,
-            &[("string", "web")],
-        ),
+        (intrinsic(Intrinsic::RootServiceName), 0, &[("string", "web")]),
         (
             intrinsic(Intrinsic::EventNames),
             0,
@@ -613,11 +530,7 @@ where
         (
             intrinsic(Intrinsic::Status),
             0,
-            &[
-                ("keyword", "error"),
-                ("keyword", "ok"),
-                ("keyword", "unset"),
-            ],
+            &[("keyword", "error"), ("keyword", "ok"), ("keyword", "unset")],
         ),
         (intrinsic(Intrinsic::Duration), 0, &[]),
     ];

@@ -23,9 +23,7 @@ fn queries_are_accepted_or_refused() {
         let kind = got.as_ref().err().map(|e| e.kind);
         supported += usize::from(got.is_ok());
         let fine = match case["expect"].as_str() {
-            Some("valid" | "parses" | "unsupported") => {
-                kind != Some(ErrorKind::Invalid) || is_validation(&got)
-            }
+            Some("valid" | "parses" | "unsupported") => kind != Some(ErrorKind::Invalid) || is_validation(&got),
             Some("parse_fails" | "validate_fails") => kind.is_some(),
             other => panic!("expectation {other:?}"),
         };
@@ -49,8 +47,7 @@ fn queries_are_accepted_or_refused() {
 }
 
 fn is_validation(got: &trilith_model::Result<crate::Query>) -> bool {
-    got.as_ref()
-        .is_err_and(|e| !e.message.starts_with("parse error"))
+    got.as_ref().is_err_and(|e| !e.message.starts_with("parse error"))
 }
 
 #[test]
@@ -70,9 +67,7 @@ fn durations_and_identifiers() {
         match parse_identifier(text) {
             Ok(column) => {
                 assert_eq!(case["valid"], true, "{text:?} gave {column:?}");
-                if let (trilith_query::ColumnRef::Attribute(_, name), Some(want)) =
-                    (&column, case["name"].as_str())
-                {
+                if let (trilith_query::ColumnRef::Attribute(_, name), Some(want)) = (&column, case["name"].as_str()) {
                     assert_eq!(name, want, "{text:?}");
                 }
             }
@@ -118,10 +113,7 @@ async fn evaluation() {
         }
         run += 1;
         let mut got: Vec<String> = Vec::new();
-        for t in search(&ctx(), &*source, &parsed, options(0))
-            .await
-            .expect("evaluates")
-        {
+        for t in search(&ctx(), &*source, &parsed, options(0)).await.expect("evaluates") {
             let i = u64::from_be_bytes(t.trace_id.0[8..].try_into().expect("8 bytes")) - 1;
             for s in &t.span_sets[0].spans {
                 got.push(format!("{i}.{}", u64::from_be_bytes(s.span_id.0) - 1));
@@ -211,9 +203,7 @@ async fn stored_traces() {
                 let query = query.as_str().expect("a query");
                 let Ok(parsed) = parse(query) else { continue };
                 run += 1;
-                let found = search(&ctx(), &*source, &parsed, options(3))
-                    .await
-                    .expect("evaluates");
+                let found = search(&ctx(), &*source, &parsed, options(3)).await.expect("evaluates");
                 if found.is_empty() == want {
                     wrong.push(format!("{}: {query} should be {key}", suite["name"]));
                 }
@@ -223,11 +213,7 @@ async fn stored_traces() {
             .as_array()
             .into_iter()
             .flatten()
-            .filter(|c| {
-                c["query"]
-                    .as_str()
-                    .is_none_or(|q| ["", "{}", "{ }"].contains(&q))
-            })
+            .filter(|c| c["query"].as_str().is_none_or(|q| ["", "{}", "{ }"].contains(&q)))
         {
             let Ok(column) = parse_identifier(case["tag"].as_str().expect("a tag")) else {
                 continue;
@@ -242,10 +228,7 @@ async fn stored_traces() {
                     want["value"].as_str().unwrap_or_default(),
                 );
                 if !got.iter().any(|g| (g.0.as_str(), g.1.as_str()) == want) {
-                    wrong.push(format!(
-                        "{}: values of {} lack {want:?}",
-                        suite["name"], case["tag"]
-                    ));
+                    wrong.push(format!("{}: values of {} lack {want:?}", suite["name"], case["tag"]));
                 }
             }
         }

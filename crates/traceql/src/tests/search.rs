@@ -54,14 +54,8 @@ fn shop() -> Arc<MemorySpans> {
         span(4, 2, 0, "second", T0 + 31 * MS, MS),
     ];
     roots[0].attributes = vec![
-        kv(
-            "tags",
-            AnyValue::Array(vec![kv("", "a").value, kv("", "b").value]),
-        ),
-        kv(
-            "mixed",
-            AnyValue::Array(vec![kv("", "a").value, kv("", 1i64).value]),
-        ),
+        kv("tags", AnyValue::Array(vec![kv("", "a").value, kv("", "b").value])),
+        kv("mixed", AnyValue::Array(vec![kv("", "a").value, kv("", 1i64).value])),
         kv("none", AnyValue::Array(vec![])),
         kv("empty", AnyValue::Empty),
     ];
@@ -93,10 +87,7 @@ fn shop() -> Arc<MemorySpans> {
 async fn hits(source: &MemorySpans, query: &str) -> Vec<String> {
     let parsed = parse(query).unwrap_or_else(|e| panic!("{query}: {e}"));
     let mut out = Vec::new();
-    for t in search(&ctx(), source, &parsed, options(0))
-        .await
-        .expect("evaluates")
-    {
+    for t in search(&ctx(), source, &parsed, options(0)).await.expect("evaluates") {
         let n = u64::from_be_bytes(t.trace_id.0[8..].try_into().expect("8 bytes"));
         assert_eq!(t.span_sets.len(), 1);
         assert_eq!(t.span_sets[0].matched as usize, t.span_sets[0].spans.len());
@@ -138,10 +129,7 @@ async fn filters() {
         ("{ rootName = \"GET /\" }", "1.1 1.2"),
         // The last root of several.
         ("{ rootName = \"second\" && name = \"first\" }", "4.1"),
-        (
-            "{ rootServiceName = \"web\" && resource.service.name = \"db\" }",
-            "1.2",
-        ),
+        ("{ rootServiceName = \"web\" && resource.service.name = \"db\" }", "1.2"),
         ("{ rootName = \"\" }", "3.9"),
         ("{ span.http.status_code >= 500 }", "2.1"),
         ("{ span.http.status_code != 500 }", "1.1"),
@@ -171,10 +159,7 @@ async fn filters() {
         ("{ span.none = \"a\" }", ""),
         ("{ span.none != \"a\" }", "4.1"),
         ("{ event:name = \"exception\" }", "4.2"),
-        (
-            "{ event:name = \"exception\" && event.type = \"X\" }",
-            "4.2",
-        ),
+        ("{ event:name = \"exception\" && event.type = \"X\" }", "4.2"),
         ("{ event.type != \"X\" }", "4.2"),
         ("{ event.n > 2 }", "4.2"),
         ("{ .type = \"IO\" }", "4.2"),
@@ -184,38 +169,22 @@ async fn filters() {
         ),
         ("{ span:id = \"9\" }", "3.9"),
         ("{ span:id = \"0000000000000009\" }", "3.9"),
-        (
-            "{ span:parentID = \"0000000000000000\" }",
-            "1.1 2.1 4.1 4.2",
-        ),
-        (
-            "{ .http.method = \"GET\" || name = \"late\" && duration > 1h }",
-            "",
-        ),
+        ("{ span:parentID = \"0000000000000000\" }", "1.1 2.1 4.1 4.2"),
+        ("{ .http.method = \"GET\" || name = \"late\" && duration > 1h }", ""),
         (
             "{ .http.method = \"GET\" || (name = \"late\" && duration > 1h) }",
             "1.1",
         ),
-        (
-            "{ name = \"late\" || span.ok = nil && kind = server }",
-            "1.1",
-        ),
+        ("{ name = \"late\" || span.ok = nil && kind = server }", "1.1"),
         ("{ .missing != \"x\" }", ""),
         ("{ .http.method = .http.method }", "1.1"),
         ("{ .x = error }", ""),
-        (
-            "{ name = \"late\" } // comment\n with (most_recent=true)",
-            "3.9",
-        ),
+        ("{ name = \"late\" } // comment\n with (most_recent=true)", "3.9"),
     ] {
         assert_eq!(hits(&source, query).await.join(" "), want, "{query}");
     }
     let id = trace_id(3).to_string();
-    for text in [
-        id.clone(),
-        id.trim_start_matches('0').to_owned(),
-        format!("00{id}"),
-    ] {
+    for text in [id.clone(), id.trim_start_matches('0').to_owned(), format!("00{id}")] {
         assert_eq!(
             hits(&source, &format!("{{ trace:id = \"{text}\" }}")).await,
             ["3.9"],
@@ -256,11 +225,7 @@ async fn results_are_the_newest_with_their_facts() {
         (2, 1),
         "counted before the cut"
     );
-    assert_eq!(
-        t1.span_sets[0].spans[0].span_id,
-        span_id(1),
-        "the earliest stays"
-    );
+    assert_eq!(t1.span_sets[0].spans[0].span_id, span_id(1), "the earliest stays");
     let stats: Vec<_> = all[2]
         .service_stats
         .iter()
@@ -268,30 +233,12 @@ async fn results_are_the_newest_with_their_facts() {
         .collect();
     assert_eq!(stats, [("web", 1, 1)]);
 
-    let newest = find(
-        &source,
-        "{}",
-        SearchOptions {
-            limit: 2,
-            ..options(3)
-        },
-    )
-    .await;
-    assert_eq!(
-        newest.iter().map(|t| t.trace_id).collect::<Vec<_>>(),
-        ids[..2]
-    );
+    let newest = find(&source, "{}", SearchOptions { limit: 2, ..options(3) }).await;
+    assert_eq!(newest.iter().map(|t| t.trace_id).collect::<Vec<_>>(), ids[..2]);
     assert!(
-        find(
-            &source,
-            "{}",
-            SearchOptions {
-                limit: 0,
-                ..options(3)
-            }
-        )
-        .await
-        .is_empty()
+        find(&source, "{}", SearchOptions { limit: 0, ..options(3) })
+            .await
+            .is_empty()
     );
     let early = SearchOptions {
         start_ns: T0,
@@ -321,10 +268,7 @@ async fn spans_show_what_the_query_mentions() {
     assert_eq!(found[0].span_sets[0].spans[0].attributes, want);
     let found = find(&source, "{ span.tags = \"a\" }", options(3)).await;
     let tags = AnyValue::Array(vec![s("a"), s("b")]);
-    assert_eq!(
-        found[0].span_sets[0].spans[0].attributes,
-        [("tags".to_owned(), tags)]
-    );
+    assert_eq!(found[0].span_sets[0].spans[0].attributes, [("tags".to_owned(), tags)]);
 }
 
 #[tokio::test]
@@ -394,18 +338,7 @@ async fn a_limit_keeps_the_newest_of_many_batches() {
         .collect();
     let batch: TraceBatch = service_batch("svc", spans);
     source.push(&tenant(), batch);
-    let found = find(
-        &source,
-        "{}",
-        SearchOptions {
-            limit: 5,
-            ..options(3)
-        },
-    )
-    .await;
-    let starts: Vec<u64> = found
-        .iter()
-        .map(|t| (t.start_time_unix_nano - T0) / MS)
-        .collect();
+    let found = find(&source, "{}", SearchOptions { limit: 5, ..options(3) }).await;
+    let starts: Vec<u64> = found.iter().map(|t| (t.start_time_unix_nano - T0) / MS).collect();
     assert_eq!(starts, [49, 48, 47, 46, 45]);
 }

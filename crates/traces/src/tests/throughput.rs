@@ -53,7 +53,8 @@ fn push(n: u64) -> TraceBatch {
                 kv("thread.id", (r % 64) as i64),
                 kv("app.user.id", format!("{:08x}", r % 100_000).as_str()),
             ],
-            events: (r % 20 == 0)
+            events: r
+                .is_multiple_of(20)
                 .then(|| Event {
                     time_ns: start + 5,
                     name: "exception".into(),
@@ -66,7 +67,7 @@ fn push(n: u64) -> TraceBatch {
                 .into_iter()
                 .collect(),
             status: Some(Status {
-                code: if r % 20 == 0 { 2 } else { 0 },
+                code: if r.is_multiple_of(20) { 2 } else { 0 },
                 message: String::new(),
             }),
             ..Span::default()
