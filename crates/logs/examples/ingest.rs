@@ -50,7 +50,8 @@ async fn run(bytes: u64, corpus: Option<PathBuf>) -> Result<()> {
     let wal_dir = dir.join("wal");
     let writer = Wal::writer_id_of(&wal_dir)?;
     let mut options = ShardOptions::defaults(Signal::Logs, dir.join("scratch"));
-    options.head_bytes_max = std::env::var("HB").map_or(64, |v| v.parse().unwrap()) << 20;
+    // The server's default.
+    options.head_bytes_max = 64 << 20;
     let shard = Shard::open(Arc::new(LogsEngine), objects, clock.clone(), rng, writer, options).await?;
     let (wal, _) = Wal::open(trilith_wal::Options::new(wal_dir), Lsn(shard.wal_upto()), clock.clone())?;
     let limits = Limits {
