@@ -93,6 +93,11 @@ async fn ready(State(ops): State<Ops>) -> Response {
     }
 }
 
+/// For every path that no route takes, as Go's servers answer.
+pub async fn not_found() -> Response {
+    plain(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
 async fn healthy() -> Response {
     plain(StatusCode::OK, "Trilith is Healthy.\n")
 }

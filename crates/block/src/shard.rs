@@ -43,7 +43,7 @@ use crate::engine::{BlockHandle, Engine, Head as _};
 use crate::gc::Observed;
 use crate::manifest::{Change, CommitError, Manifest, State};
 use crate::meta::BlockMeta;
-use crate::path::{IdSource, block_folder};
+use crate::path::{IdSource, block_folder, parse_block_object};
 use crate::upload::InFlight;
 
 pub(crate) use run::Backoff;
@@ -118,6 +118,20 @@ impl ShardOptions {
             settle_ms: i64::try_from(self.compaction_settle.as_millis()).unwrap_or(i64::MAX),
             retention: (!self.retention.is_zero()).then(|| in_unit(signal, self.retention)),
         }
+    }
+}
+
+/// A store without a manifest must not have blocks either: every writer commits a delta before its first upload. Going
+/// on would hide the blocks, and garbage collection would take them for orphans.
+async fn refuse_lost_manifest(store: &Store, signal: Signal) -> Result<()> {
+    let objects = store.list("blocks").await?;
+    let of_signal = |path: &str| parse_block_object(path).is_some_and(|(s, ..)| s == signal);
+    match objects.iter().find(|o| of_signal(&o.path)) {
+        None => Ok(()),
+        Some(o) => Err(Error::corrupt(format!(
+            "the store has no manifest of {signal}, but blocks ({}, …); restore its meta/ folder, or move blocks/ away",
+            o.path
+        ))),
     }
 }
 
@@ -289,6 +303,9 @@ impl<E: Engine> Shard<E> {
     ) -> Result<Shard<E>> {
         let signal = engine.signal();
         let mut manifest = Manifest::load(store.clone(), signal).await?;
+        if manifest.state().n == 0 {
+            refuse_lost_manifest(&store, signal).await?;
+        }
         let epoch = open_epoch(&mut manifest, &writer_id, &rng, clock.now_ms()).await?;
         crate::compact::driver::clear_scratch(&options.scratch, signal).await;
         let state = manifest.state();

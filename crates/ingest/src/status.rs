@@ -84,7 +84,7 @@ pub fn partial_response(rejected_spans: i64, message: &str) -> ExportTraceServic
 /// What to answer when the store refused some spans: an error when a retry may help (a rate or count is exhausted), else
 /// `None` and the answer is [`export_partial`].
 ///
-/// A retry sends the stored spans again; spans are identified by id, so they are not stored twice.
+/// A retry sends the stored spans again; an exact repetition of a span is stored once.
 pub fn retryable(rejections: &[Rejection]) -> Option<Error> {
     let limited = rejections.iter().find(|r| r.kind == ErrorKind::LimitExceeded)?;
     Some(Error::limit(limited.message.clone(), std::time::Duration::from_secs(5)))

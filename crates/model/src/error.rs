@@ -43,7 +43,11 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), retry_after: None }
+        Error {
+            kind,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -51,7 +55,11 @@ impl Error {
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Error { kind: ErrorKind::Unavailable, message: message.into(), retry_after: Some(Duration::from_secs(1)) }
+        Error {
+            kind: ErrorKind::Unavailable,
+            message: message.into(),
+            retry_after: Some(Duration::from_secs(1)),
+        }
     }
 
     pub fn corrupt(message: impl Into<String>) -> Self {
@@ -67,7 +75,11 @@ impl Error {
     }
 
     pub fn limit(message: impl Into<String>, retry_after: Duration) -> Self {
-        Error { kind: ErrorKind::LimitExceeded, message: message.into(), retry_after: Some(retry_after) }
+        Error {
+            kind: ErrorKind::LimitExceeded,
+            message: message.into(),
+            retry_after: Some(retry_after),
+        }
     }
 
     /// Puts context in front of the message; kind and retry hint stay.

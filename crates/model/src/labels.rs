@@ -174,14 +174,20 @@ impl LabelsBuilder {
     /// The first name that was pushed twice, if any; for protocols that refuse duplicates.
     pub fn duplicate(&mut self) -> Option<&str> {
         self.sort();
-        let at = self.spans.windows(2).position(|w| self.text[w[0].0..w[0].1] == self.text[w[1].0..w[1].1])?;
+        let at = self
+            .spans
+            .windows(2)
+            .position(|w| self.text[w[0].0..w[0].1] == self.text[w[1].0..w[1].1])?;
         let (s, m, _) = self.spans[at];
         Some(&self.text[s..m])
     }
 
     fn sort(&mut self) {
         let text = &self.text;
-        let sorted = self.spans.windows(2).all(|w| text[w[0].0..w[0].1] < text[w[1].0..w[1].1]);
+        let sorted = self
+            .spans
+            .windows(2)
+            .all(|w| text[w[0].0..w[0].1] < text[w[1].0..w[1].1]);
         if !sorted {
             // Stable, so that the last of equal names stays last.
             self.spans.sort_by(|a, b| text[a.0..a.1].cmp(&text[b.0..b.1]));

@@ -24,7 +24,7 @@ pub use labels::{Label, Labels, LabelsBuilder, LabelsRef};
 pub use limits::{Limits, LimitsProvider, StaticLimits};
 pub use log::{LogBatch, LogEntry, LogStream};
 pub use matcher::{MatchOp, Matcher};
-pub use metric::{MetricBatch, MetricMetadata, MetricType, Sample, STALE_NAN_BITS};
+pub use metric::{MetricBatch, MetricMetadata, MetricType, STALE_NAN_BITS, Sample};
 pub use sink::{Appended, LogSink, MetricSink, Rejection, TraceSink};
 pub use tenant::TenantId;
 pub use time::{Clock, SystemClock, TimeRange, TimestampMs, TimestampNs};

@@ -48,15 +48,30 @@ impl Matcher {
             MatchOp::Re | MatchOp::NotRe => Some(Arc::new(re2::AnchoredRegex::new(&value)?)),
             MatchOp::Eq | MatchOp::Ne => None,
         };
-        Ok(Matcher { name: name.into(), op, value, regex })
+        Ok(Matcher {
+            name: name.into(),
+            op,
+            value,
+            regex,
+        })
     }
 
     pub fn eq(name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
-        Matcher { name: name.into(), op: MatchOp::Eq, value: value.into(), regex: None }
+        Matcher {
+            name: name.into(),
+            op: MatchOp::Eq,
+            value: value.into(),
+            regex: None,
+        }
     }
 
     pub fn ne(name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
-        Matcher { name: name.into(), op: MatchOp::Ne, value: value.into(), regex: None }
+        Matcher {
+            name: name.into(),
+            op: MatchOp::Ne,
+            value: value.into(),
+            regex: None,
+        }
     }
 
     /// Whether a label of this value (`""` when missing) satisfies the predicate.

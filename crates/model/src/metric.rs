@@ -78,7 +78,10 @@ impl MetricBatch {
         let to = u32::try_from(self.arena.len()).expect("request limits keep a batch below 4 GiB");
         let first = self.series.last().map_or(0, |s| s.samples.end);
         let end = u32::try_from(self.samples.len()).expect("request limits keep a batch below 4 G samples");
-        self.series.push(BatchSeries { labels: from..to, samples: first..end });
+        self.series.push(BatchSeries {
+            labels: from..to,
+            samples: first..end,
+        });
     }
 
     /// Drops the samples pushed since the last `finish_series`.

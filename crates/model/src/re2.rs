@@ -132,21 +132,12 @@ pub fn bytes_regex(pattern: &str) -> Result<regex::bytes::Regex> {
 
 fn compile_error(e: regex::Error) -> Error {
     match e {
-        regex::Error::CompiledTooBig(_) => {
-            Error::invalid("error parsing regexp: expression too large")
-        }
+        regex::Error::CompiledTooBig(_) => Error::invalid("error parsing regexp: expression too large"),
         // The crate draws its syntax errors over several lines; the last one says what is wrong.
-        e => Error::invalid(format!(
-            "error parsing regexp: {}",
-            last_line(&e.to_string())
-        )),
+        e => Error::invalid(format!("error parsing regexp: {}", last_line(&e.to_string()))),
     }
 }
 
 fn last_line(message: &str) -> &str {
-    message
-        .lines()
-        .last()
-        .unwrap_or(message)
-        .trim_start_matches("error: ")
+    message.lines().last().unwrap_or(message).trim_start_matches("error: ")
 }

@@ -70,11 +70,15 @@ where
     R: Send + 'static,
     F: FnOnce() -> R + Send + 'static,
 {
-    let permit = slots.acquire().await.map_err(|_| Error::internal("the compute pool is closed"))?;
+    let permit = slots
+        .acquire()
+        .await
+        .map_err(|_| Error::internal("the compute pool is closed"))?;
     let job = tokio::task::spawn_blocking(move || {
         // Held by the work, not by the waiter: a caller that goes away does not free the core.
         let _permit = permit;
         f()
     });
-    job.await.map_err(|e| Error::internal(format!("a computation failed: {e}")))
+    job.await
+        .map_err(|e| Error::internal(format!("a computation failed: {e}")))
 }

@@ -21,13 +21,20 @@ impl TenantId {
             return Err(Error::invalid("tenant ID is empty"));
         }
         if id.len() > TENANT_ID_BYTES_MAX {
-            return Err(Error::invalid(format!("tenant ID is too long: max {TENANT_ID_BYTES_MAX} characters")));
+            return Err(Error::invalid(format!(
+                "tenant ID is too long: max {TENANT_ID_BYTES_MAX} characters"
+            )));
         }
         if id == "." || id == ".." {
             return Err(Error::invalid("tenant ID is '.' or '..'"));
         }
-        if let Some(c) = id.chars().find(|c| !(c.is_ascii_alphanumeric() || "!-_.*'()".contains(*c))) {
-            return Err(Error::invalid(format!("tenant ID '{id}' contains unsupported character '{c}'")));
+        if let Some(c) = id
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || "!-_.*'()".contains(*c)))
+        {
+            return Err(Error::invalid(format!(
+                "tenant ID '{id}' contains unsupported character '{c}'"
+            )));
         }
         Ok(TenantId(id.into()))
     }
@@ -60,7 +67,10 @@ mod tests {
     #[test]
     fn accepts_what_mimir_accepts() {
         for id in ["a", "team-a_1", "(x)!*'.y", &"x".repeat(150)] {
-            assert_eq!(TenantId::new(id).map(|t| t.as_str().to_owned()).ok().as_deref(), Some(id));
+            assert_eq!(
+                TenantId::new(id).map(|t| t.as_str().to_owned()).ok().as_deref(),
+                Some(id)
+            );
         }
     }
 

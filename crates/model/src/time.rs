@@ -35,9 +35,15 @@ pub struct TimeRange {
 }
 
 impl TimeRange {
-    pub const ALL: TimeRange = TimeRange { min: i64::MIN, max: i64::MAX };
+    pub const ALL: TimeRange = TimeRange {
+        min: i64::MIN,
+        max: i64::MAX,
+    };
     /// The neutral element of `extend`; overlaps nothing.
-    pub const EMPTY: TimeRange = TimeRange { min: i64::MAX, max: i64::MIN };
+    pub const EMPTY: TimeRange = TimeRange {
+        min: i64::MAX,
+        max: i64::MIN,
+    };
 
     pub fn new(min: i64, max: i64) -> Self {
         TimeRange { min, max }
@@ -61,7 +67,10 @@ impl TimeRange {
     }
 
     pub fn union(self, other: TimeRange) -> TimeRange {
-        TimeRange { min: self.min.min(other.min), max: self.max.max(other.max) }
+        TimeRange {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+        }
     }
 }
 

@@ -143,6 +143,10 @@ pub struct TraceBatch {
 
 impl TraceBatch {
     pub fn span_count(&self) -> usize {
-        self.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum()
+        self.resource_spans
+            .iter()
+            .flat_map(|r| &r.scope_spans)
+            .map(|s| s.spans.len())
+            .sum()
     }
 }

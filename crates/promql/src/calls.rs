@@ -68,12 +68,14 @@ impl Evaluator {
                 (Function::LabelReplace, [v, rest @ ..]) => {
                     let block = self.vector(v, grid).await?;
                     let strings = literals(rest)?;
-                    task::compute(move || label_replace(block, &strings)).await?
+                    let ctx = self.ctx.clone();
+                    task::compute(move || label_replace(&ctx, block, &strings)).await?
                 }
                 (Function::LabelJoin, [v, rest @ ..]) => {
                     let block = self.vector(v, grid).await?;
                     let strings = literals(rest)?;
-                    task::compute(move || label_join(block, &strings)).await?
+                    let ctx = self.ctx.clone();
+                    task::compute(move || label_join(&ctx, block, &strings)).await?
                 }
                 (Function::HistogramQuantile, [phi, v]) => {
                     let phi = self.scalar(phi, grid).await?;
@@ -126,11 +128,24 @@ fn absent_labels(matchers: &[Matcher]) -> Labels {
 }
 
 /// Gives a row a label; setting the name keeps it.
-fn set_label(row: &mut Row, name: &str, value: &str) {
+/// Longest label value that a query may make. Nested calls can double a value at every level.
+const LABEL_VALUE_BYTES_MAX: usize = 1 << 20;
+
+fn too_long(function: &str) -> Error {
+    execution(format!(
+        "{function}() makes a label value of more than {LABEL_VALUE_BYTES_MAX} bytes"
+    ))
+}
+
+/// Sets a label of a row, booked on the query's budget.
+fn set_label(ctx: &QueryContext, block: &mut Block, i: usize, name: &str, value: &str) -> Result<()> {
+    block.charge(ctx, value.len())?;
+    let row = &mut block.rows[i];
     row.labels = row.labels.with(name, value);
     if name == "__name__" {
         row.drop_name = false;
     }
+    Ok(())
 }
 
 /// Rows may have become equal; they are one series when they never have a value at the same step.
@@ -141,7 +156,7 @@ fn check_distinct(block: &mut Block) -> Result<()> {
 }
 
 /// `strings`: destination, replacement, source, regex.
-fn label_replace(mut block: Block, strings: &[String]) -> Result<Block> {
+fn label_replace(ctx: &QueryContext, mut block: Block, strings: &[String]) -> Result<Block> {
     let [dst, replacement, src, regex] = strings else {
         return Err(Error::internal("label_replace takes four strings"));
     };
@@ -153,10 +168,19 @@ fn label_replace(mut block: Block, strings: &[String]) -> Result<Block> {
         )));
     }
     let mut value = String::new();
-    for row in &mut block.rows {
+    for i in 0..block.rows.len() {
         value.clear();
-        if regex.expand(row.labels.get(src).unwrap_or(""), replacement, &mut value)? {
-            set_label(row, dst, &value);
+        let labels = block.rows[i].labels.clone();
+        let source = labels.get(src).unwrap_or("");
+        // Every two bytes of the replacement may stand for the whole source.
+        if replacement.len().saturating_mul(source.len()) > 16 * LABEL_VALUE_BYTES_MAX {
+            return Err(too_long("label_replace"));
+        }
+        if regex.expand(source, replacement, &mut value)? {
+            if value.len() > LABEL_VALUE_BYTES_MAX {
+                return Err(too_long("label_replace"));
+            }
+            set_label(ctx, &mut block, i, dst, &value)?;
         }
     }
     check_distinct(&mut block)?;
@@ -164,7 +188,7 @@ fn label_replace(mut block: Block, strings: &[String]) -> Result<Block> {
 }
 
 /// `strings`: destination, separator, sources.
-fn label_join(mut block: Block, strings: &[String]) -> Result<Block> {
+fn label_join(ctx: &QueryContext, mut block: Block, strings: &[String]) -> Result<Block> {
     let [dst, separator, sources @ ..] = strings else {
         return Err(Error::internal("label_join takes at least two strings"));
     };
@@ -176,10 +200,13 @@ fn label_join(mut block: Block, strings: &[String]) -> Result<Block> {
     if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
         return Err(execution(format!("invalid source label name in label_join(): {bad}")));
     }
-    for row in &mut block.rows {
-        let parts: Vec<&str> = sources.iter().map(|s| row.labels.get(s).unwrap_or("")).collect();
-        let value = parts.join(separator);
-        set_label(row, dst, &value);
+    for i in 0..block.rows.len() {
+        let labels = block.rows[i].labels.clone();
+        let parts: Vec<&str> = sources.iter().map(|s| labels.get(s).unwrap_or("")).collect();
+        if parts.iter().map(|p| p.len() + separator.len()).sum::<usize>() > LABEL_VALUE_BYTES_MAX {
+            return Err(too_long("label_join"));
+        }
+        set_label(ctx, &mut block, i, dst, &parts.join(separator))?;
     }
     check_distinct(&mut block)?;
     Ok(block)

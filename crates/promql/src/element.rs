@@ -62,10 +62,10 @@ impl ElementOp {
             ElementOp::Clamp { min, max } => each(row, |i, v| {
                 let min = min.as_ref().map_or(f64::NEG_INFINITY, |m| m[i]);
                 let max = max.as_ref().map_or(f64::INFINITY, |m| m[i]);
-                if min.is_nan() || max.is_nan() || v.is_nan() {
-                    f64::NAN
-                } else if min > max {
+                if min > max {
                     ABSENT
+                } else if min.is_nan() || max.is_nan() || v.is_nan() {
+                    f64::NAN
                 } else {
                     v.max(min).min(max)
                 }

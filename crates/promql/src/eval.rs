@@ -51,6 +51,8 @@ pub(crate) struct Evaluator {
     pub options: EvalOptions,
     /// The grid of the whole query, for `@ start()` and `@ end()`.
     pub query: Grid,
+    /// The end that was asked for; the last step may lie before it.
+    pub query_end_ms: i64,
     pub notes: Notes,
     pub series: Arc<AtomicU64>,
 }

@@ -65,7 +65,7 @@ pub async fn instant(
 ) -> Result<QueryOutput> {
     let expr = parse(query)?;
     let grid = Grid::instant(time_ms);
-    let evaluator = evaluator(ctx, source, options, grid);
+    let evaluator = evaluator(ctx, source, options, grid, time_ms);
     let value = if expr.value_type() == ValueType::Matrix {
         matrix(&evaluator, &expr, grid).await?
     } else {
@@ -96,18 +96,25 @@ pub async fn range(
             expr.value_type().as_str()
         )));
     }
-    let evaluator = evaluator(ctx, source, options, grid);
+    let evaluator = evaluator(ctx, source, options, grid, end_ms);
     let value = result::range(evaluator.eval(&expr, grid).await?, grid)?;
     Ok(output(value, &evaluator))
 }
 
-fn evaluator(ctx: &QueryContext, source: Arc<dyn SeriesSource>, options: &EvalOptions, query: Grid) -> Evaluator {
+fn evaluator(
+    ctx: &QueryContext,
+    source: Arc<dyn SeriesSource>,
+    options: &EvalOptions,
+    query: Grid,
+    query_end_ms: i64,
+) -> Evaluator {
     let (notes, series) = (Notes::default(), Arc::new(AtomicU64::new(0)));
     Evaluator {
         ctx: ctx.clone(),
         source,
         options: *options,
         query,
+        query_end_ms,
         notes,
         series,
     }

@@ -25,7 +25,7 @@ impl Evaluator {
         let at = shift.at.map(|at| match at {
             At::Time(t) => t,
             At::Start => self.query.start,
-            At::End => self.query.end(),
+            At::End => self.query_end_ms,
         });
         grid.times()
             .map(|t| at.unwrap_or(t).saturating_sub(shift.offset_ms))

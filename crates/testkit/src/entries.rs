@@ -9,8 +9,7 @@ use futures::StreamExt as _;
 use parking_lot::RwLock;
 use trilith_model::{Appended, Labels, LogBatch, LogEntry, LogSink, LogStream, Result, TenantId};
 use trilith_query::{
-    Direction, Entry, EntryBatch, EntryRequest, EntrySource, LabelRequest, QueryContext,
-    QueryStats, ResultStream,
+    Direction, Entry, EntryBatch, EntryRequest, EntrySource, LabelRequest, QueryContext, QueryStats, ResultStream,
 };
 
 use crate::series::{all_match, any_set_matches, cut};
@@ -50,18 +49,9 @@ impl MemoryEntries {
     }
 
     /// Adds entries to one stream.
-    pub fn push(
-        &self,
-        tenant: &TenantId,
-        labels: Labels,
-        entries: impl IntoIterator<Item = LogEntry>,
-    ) {
+    pub fn push(&self, tenant: &TenantId, labels: Labels, entries: impl IntoIterator<Item = LogEntry>) {
         let mut tenants = self.tenants.write();
-        let stream = tenants
-            .entry(tenant.clone())
-            .or_default()
-            .entry(labels)
-            .or_default();
+        let stream = tenants.entry(tenant.clone()).or_default().entry(labels).or_default();
         for e in entries {
             if !stream.contains(&e) {
                 stream.push(e);
@@ -77,10 +67,7 @@ impl MemoryEntries {
         streams
             .iter()
             .filter(|(l, _)| any_set_matches(&request.matcher_sets, l))
-            .filter(|(_, es)| {
-                es.iter()
-                    .any(|e| request.start <= e.ts_ns && e.ts_ns <= request.end)
-            })
+            .filter(|(_, es)| es.iter().any(|e| request.start <= e.ts_ns && e.ts_ns <= request.end))
             .map(|(l, _)| l.clone())
             .collect()
     }
@@ -106,10 +93,7 @@ impl EntrySource for MemoryEntries {
         let mut streams: Vec<Labels> = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
         if let Some(tenant) = self.tenants.read().get(&ctx.tenant) {
-            for (labels, stored) in tenant
-                .iter()
-                .filter(|(l, _)| all_match(&request.matchers, l))
-            {
+            for (labels, stored) in tenant.iter().filter(|(l, _)| all_match(&request.matchers, l)) {
                 let stream = streams.len() as u32;
                 streams.push(labels.clone());
                 for e in stored {
@@ -144,10 +128,7 @@ impl EntrySource for MemoryEntries {
         entries.truncate(request.limit.unwrap_or(usize::MAX));
 
         let ctx = ctx.clone();
-        let runs: Vec<Vec<Entry>> = entries
-            .chunks(BATCH_ENTRIES)
-            .map(<[Entry]>::to_vec)
-            .collect();
+        let runs: Vec<Vec<Entry>> = entries.chunks(BATCH_ENTRIES).map(<[Entry]>::to_vec).collect();
         futures::stream::iter(runs)
             .map(move |entries| {
                 ctx.check()?;
@@ -173,12 +154,7 @@ impl EntrySource for MemoryEntries {
         Ok(cut(names.into_iter().collect(), request.limit))
     }
 
-    async fn label_values(
-        &self,
-        ctx: &QueryContext,
-        name: &str,
-        request: LabelRequest,
-    ) -> Result<Vec<String>> {
+    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>> {
         let values: BTreeSet<String> = self
             .matching(ctx, &request)
             .iter()

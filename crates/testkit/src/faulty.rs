@@ -19,9 +19,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _};
@@ -170,12 +169,7 @@ impl FaultyStore {
     }
 
     /// Runs an operation under its fate.
-    async fn run<T>(
-        &self,
-        op: Op,
-        path: &str,
-        apply: impl Future<Output = Result<T>>,
-    ) -> Result<(T, Fate)> {
+    async fn run<T>(&self, op: Op, path: &str, apply: impl Future<Output = Result<T>>) -> Result<(T, Fate)> {
         let fate = self.fate(op, path);
         if !fate.delay.is_zero() {
             tokio::time::sleep(fate.delay).await;
@@ -205,9 +199,7 @@ impl State {
         let scripted = self.script.iter_mut().position(|(_, s)| {
             s.times > 0
                 && s.op.is_none_or(|o| o == op)
-                && s.path_contains
-                    .as_ref()
-                    .is_none_or(|p| path.contains(p.as_str()))
+                && s.path_contains.as_ref().is_none_or(|p| path.contains(p.as_str()))
         });
         if let Some(at) = scripted {
             let (fault, strike) = &mut self.script[at];
@@ -295,32 +287,19 @@ impl fmt::Display for FaultyStore {
 
 #[async_trait]
 impl ObjectStore for FaultyStore {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        opts: PutOptions,
-    ) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let op = if opts.mode == PutMode::Overwrite {
             Op::Put
         } else {
             Op::Create
         };
         let (result, _) = self
-            .run(
-                op,
-                location.as_ref(),
-                self.inner.put_opts(location, payload, opts),
-            )
+            .run(op, location.as_ref(), self.inner.put_opts(location, payload, opts))
             .await?;
         Ok(result)
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let start = self.inner.put_multipart_opts(location, opts);
         let (inner, _) = self.run(Op::Multipart, location.as_ref(), start).await?;
         Ok(Box::new(FaultyUpload {
@@ -364,10 +343,7 @@ impl ObjectStore for FaultyStore {
         Ok(bodies)
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
         locations
             .and_then(move |location| {
@@ -389,11 +365,7 @@ impl ObjectStore for FaultyStore {
         self.faulty_list(prefix.cloned(), None)
     }
 
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         self.faulty_list(prefix.cloned(), Some(offset.clone()))
     }
 
@@ -414,26 +386,16 @@ impl ObjectStore for FaultyStore {
 
 impl FaultyStore {
     /// Lists whole, then applies the fate: an injected error comes in the middle, where real lists break.
-    fn faulty_list(
-        &self,
-        prefix: Option<Path>,
-        offset: Option<Path>,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn faulty_list(&self, prefix: Option<Path>, offset: Option<Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let store = self.clone();
         async move {
-            let path = prefix
-                .as_ref()
-                .map_or_else(String::new, ToString::to_string);
+            let path = prefix.as_ref().map_or_else(String::new, ToString::to_string);
             let mut fate = store.fate(Op::List, &path);
             // Even a sleep of zero waits for the next tick of the timer.
             if !fate.delay.is_zero() {
                 tokio::time::sleep(fate.delay).await;
             }
-            let whole = store
-                .inner
-                .list(prefix.as_ref())
-                .try_collect::<Vec<_>>()
-                .await;
+            let whole = store.inner.list(prefix.as_ref()).try_collect::<Vec<_>>().await;
             let mut whole = match whole {
                 Ok(whole) => whole,
                 Err(e) => return futures::stream::iter(vec![Err(e)]),
@@ -484,9 +446,7 @@ impl MultipartUpload for FaultyUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let (store, path) = (self.store.clone(), self.path.clone());
-        let (result, _) = store
-            .run(Op::Multipart, &path, self.inner.complete())
-            .await?;
+        let (result, _) = store.run(Op::Multipart, &path, self.inner.complete()).await?;
         Ok(result)
     }
 

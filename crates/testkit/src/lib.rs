@@ -32,10 +32,7 @@ mod tests {
         waist::series::run(|data| async move {
             let store = MemorySeries::new();
             for (tenant, batch) in data {
-                store
-                    .append(&tenant, batch)
-                    .await
-                    .expect("memory takes everything");
+                store.append(&tenant, batch).await.expect("memory takes everything");
             }
             store as Arc<dyn trilith_query::SeriesSource>
         })
@@ -47,10 +44,7 @@ mod tests {
         waist::entries::run(|data| async move {
             let store = MemoryEntries::new();
             for (tenant, batch) in data {
-                store
-                    .append(&tenant, batch)
-                    .await
-                    .expect("memory takes everything");
+                store.append(&tenant, batch).await.expect("memory takes everything");
             }
             store as Arc<dyn trilith_query::EntrySource>
         })
@@ -62,10 +56,7 @@ mod tests {
         waist::spans::run(|data| async move {
             let store = MemorySpans::new();
             for (tenant, batch) in data {
-                store
-                    .append(&tenant, batch)
-                    .await
-                    .expect("memory takes everything");
+                store.append(&tenant, batch).await.expect("memory takes everything");
             }
             store as Arc<dyn trilith_query::SpanSource>
         })

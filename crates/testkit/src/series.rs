@@ -6,12 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use parking_lot::RwLock;
-use trilith_model::{
-    Appended, Labels, Matcher, MetricBatch, MetricMetadata, MetricSink, Result, Sample, TenantId,
-};
+use trilith_model::{Appended, Labels, Matcher, MetricBatch, MetricMetadata, MetricSink, Result, Sample, TenantId};
 use trilith_query::{
-    BatchColumn, LabelRequest, QueryContext, QueryStats, ResultStream, SeriesBatch, SeriesRequest,
-    SeriesSource, ValueColumn,
+    BatchColumn, LabelRequest, QueryContext, QueryStats, ResultStream, SeriesBatch, SeriesRequest, SeriesSource,
+    ValueColumn,
 };
 
 /// Columns per batch; small, so that tests see several batches.
@@ -30,16 +28,12 @@ struct Tenant {
 }
 
 /// A batch of series given as (labels, (ms, value) pairs).
-pub fn metric_batch<'a>(
-    series: impl IntoIterator<Item = (Labels, &'a [(i64, f64)])>,
-) -> MetricBatch {
+pub fn metric_batch<'a>(series: impl IntoIterator<Item = (Labels, &'a [(i64, f64)])>) -> MetricBatch {
     let mut batch = MetricBatch::default();
     for (labels, samples) in series {
-        batch.samples.extend(
-            samples
-                .iter()
-                .map(|&(ts_ms, value)| Sample { ts_ms, value }),
-        );
+        batch
+            .samples
+            .extend(samples.iter().map(|&(ts_ms, value)| Sample { ts_ms, value }));
         batch.finish_series(labels.as_ref());
     }
     batch
@@ -51,12 +45,7 @@ impl MemorySeries {
     }
 
     /// Adds samples to one series.
-    pub fn push(
-        &self,
-        tenant: &TenantId,
-        labels: Labels,
-        samples: impl IntoIterator<Item = (i64, f64)>,
-    ) {
+    pub fn push(&self, tenant: &TenantId, labels: Labels, samples: impl IntoIterator<Item = (i64, f64)>) {
         let mut tenants = self.tenants.write();
         let series = tenants
             .entry(tenant.clone())
@@ -82,10 +71,7 @@ impl MemorySeries {
             .series
             .iter()
             .filter(|(l, _)| any_set_matches(&request.matcher_sets, l))
-            .filter(|(_, s)| {
-                request.start <= request.end
-                    && s.range(request.start..=request.end).next().is_some()
-            })
+            .filter(|(_, s)| request.start <= request.end && s.range(request.start..=request.end).next().is_some())
             .map(|(l, _)| l.clone())
             .collect()
     }
@@ -93,9 +79,7 @@ impl MemorySeries {
 
 /// Whether all matchers hold; a missing label is the empty string.
 pub fn all_match(matchers: &[Matcher], labels: &Labels) -> bool {
-    matchers
-        .iter()
-        .all(|m| m.matches(labels.get(&m.name).unwrap_or("")))
+    matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or("")))
 }
 
 pub(crate) fn any_set_matches(sets: &[Vec<Matcher>], labels: &Labels) -> bool {
@@ -115,11 +99,7 @@ impl MetricSink for MemorySeries {
         let mut accepted = 0;
         for (labels, samples) in batch.series() {
             accepted += samples.len() as u64;
-            self.push(
-                tenant,
-                labels.to_owned(),
-                samples.iter().map(|s| (s.ts_ms, s.value)),
-            );
+            self.push(tenant, labels.to_owned(), samples.iter().map(|s| (s.ts_ms, s.value)));
         }
         if !batch.metadata.is_empty() {
             self.tenants
@@ -146,8 +126,7 @@ impl SeriesSource for MemorySeries {
         {
             for (labels, samples) in &tenant.series {
                 if all_match(&request.matchers, labels) {
-                    let (ts, vs): (Vec<i64>, Vec<f64>) =
-                        samples.range(request.start_ms..=request.end_ms).unzip();
+                    let (ts, vs): (Vec<i64>, Vec<f64>) = samples.range(request.start_ms..=request.end_ms).unzip();
                     if !ts.is_empty() {
                         found.push((labels.clone(), ts, vs));
                     }
@@ -179,12 +158,7 @@ impl SeriesSource for MemorySeries {
         Ok(cut(names.into_iter().collect(), request.limit))
     }
 
-    async fn label_values(
-        &self,
-        ctx: &QueryContext,
-        name: &str,
-        request: LabelRequest,
-    ) -> Result<Vec<String>> {
+    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>> {
         let values: BTreeSet<String> = self
             .matching(ctx, &request)
             .iter()
@@ -193,18 +167,10 @@ impl SeriesSource for MemorySeries {
         Ok(cut(values.into_iter().collect(), request.limit))
     }
 
-    async fn metadata(
-        &self,
-        ctx: &QueryContext,
-        family: Option<&str>,
-    ) -> Result<Vec<MetricMetadata>> {
+    async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {
         let tenants = self.tenants.read();
         let mut out: Vec<MetricMetadata> = Vec::new();
-        for m in tenants
-            .get(&ctx.tenant)
-            .into_iter()
-            .flat_map(|t| &t.metadata)
-        {
+        for m in tenants.get(&ctx.tenant).into_iter().flat_map(|t| &t.metadata) {
             if family.is_none_or(|f| f == m.family) && !out.contains(m) {
                 out.push(m.clone());
             }

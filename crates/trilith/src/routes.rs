@@ -25,6 +25,12 @@ pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: 
     // One for all protocols: a tenant's rate counts however its data come in.
     let rates = Arc::new(RateLimiter::new(shared.clock.clone()));
     let finish = |listener: &'static str, router: Router| {
+        // gRPC has its own answer to unknown methods.
+        let router = if listener == "otlp-grpc" {
+            router
+        } else {
+            router.fallback(ops::not_found)
+        };
         router
             // gzip when the client takes it, nothing else: some Grafana plugins cannot undo other codings.
             .layer(CompressionLayer::new())

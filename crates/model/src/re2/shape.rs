@@ -54,12 +54,7 @@ pub(super) fn analyse(translated: &str) -> Result<Analysis> {
         .dot_matches_new_line(true)
         .build()
         .parse(translated)
-        .map_err(|e| {
-            Error::invalid(format!(
-                "error parsing regexp: {}",
-                super::last_line(&e.to_string())
-            ))
-        })?;
+        .map_err(|e| Error::invalid(format!("error parsing regexp: {}", super::last_line(&e.to_string()))))?;
 
     let literal_set = enumerate(&hir).map(|mut set| {
         set.sort_unstable();
@@ -143,11 +138,7 @@ fn flatten(hir: &Hir, out: &mut Vec<Part>) {
             }
         }
         HirKind::Repetition(r) if r.max.is_none() && r.min <= 1 && is_any_char(&r.sub) => {
-            out.push(if r.min == 0 {
-                Part::AnyStar
-            } else {
-                Part::AnyPlus
-            });
+            out.push(if r.min == 0 { Part::AnyStar } else { Part::AnyPlus });
         }
         _ => match enumerate(hir).as_deref() {
             Some([only]) => match out.last_mut() {
@@ -205,20 +196,12 @@ fn enumerate(hir: &Hir) -> Option<Vec<String>> {
         }
         HirKind::Repetition(r) => {
             let max = r.max?;
-            let one = if max == 0 {
-                Vec::new()
-            } else {
-                enumerate(&r.sub)?
-            };
+            let one = if max == 0 { Vec::new() } else { enumerate(&r.sub)? };
             if max as usize > SET_LITERALS_MAX {
                 return None;
             }
             let mut power = vec![String::new()];
-            let mut out = if r.min == 0 {
-                power.clone()
-            } else {
-                Vec::new()
-            };
+            let mut out = if r.min == 0 { power.clone() } else { Vec::new() };
             for n in 1..=max {
                 power = product(&power, &one)?;
                 if n >= r.min {

@@ -7,26 +7,12 @@ fn matches(pattern: &str, yes: &[&str], no: &[&str]) {
     // Every shape must agree with the automaton.
     let reference = compile(&translate(pattern).unwrap()).unwrap();
     for v in yes {
-        assert!(
-            r.is_match(v),
-            "{pattern:?} must match {v:?} ({:?})",
-            r.shape
-        );
-        assert!(
-            reference.is_match(v),
-            "automaton of {pattern:?} must match {v:?}"
-        );
+        assert!(r.is_match(v), "{pattern:?} must match {v:?} ({:?})", r.shape);
+        assert!(reference.is_match(v), "automaton of {pattern:?} must match {v:?}");
     }
     for v in no {
-        assert!(
-            !r.is_match(v),
-            "{pattern:?} must not match {v:?} ({:?})",
-            r.shape
-        );
-        assert!(
-            !reference.is_match(v),
-            "automaton of {pattern:?} must not match {v:?}"
-        );
+        assert!(!r.is_match(v), "{pattern:?} must not match {v:?} ({:?})", r.shape);
+        assert!(!reference.is_match(v), "automaton of {pattern:?} must not match {v:?}");
     }
 }
 
@@ -35,11 +21,7 @@ fn refused(pattern: &str, message: &str) {
     let e = translate(pattern)
         .err()
         .unwrap_or_else(|| panic!("{pattern:?} must be refused"));
-    assert_eq!(
-        e.message,
-        format!("error parsing regexp: {message}"),
-        "for {pattern:?}"
-    );
+    assert_eq!(e.message, format!("error parsing regexp: {message}"), "for {pattern:?}");
 }
 
 #[test]
@@ -146,10 +128,7 @@ fn refuses_in_gos_words() {
     }
     assert!(translate(&"(".repeat(10_000)).is_err());
     let huge = AnchoredRegex::new(r"(\pL{999}|\pN{998})\pL{1000}\pL{1000}\pL{1000}\pL{1000}[0-9]*");
-    assert_eq!(
-        huge.unwrap_err().message,
-        "error parsing regexp: expression too large"
-    );
+    assert_eq!(huge.unwrap_err().message, "error parsing regexp: expression too large");
 }
 
 #[test]
@@ -190,16 +169,8 @@ fn shapes_are_recognised() {
     let r = AnchoredRegex::new("prod|prod-eu|prod-us").unwrap();
     assert_eq!(r.literal_set().unwrap(), ["prod", "prod-eu", "prod-us"]);
     assert_eq!(r.literal_prefix(), "prod");
-    assert_eq!(
-        AnchoredRegex::new("api-[0-9]+").unwrap().literal_prefix(),
-        "api-"
-    );
-    assert_eq!(
-        AnchoredRegex::new("a[0-9]|b[0-9]+")
-            .unwrap()
-            .literal_prefix(),
-        ""
-    );
+    assert_eq!(AnchoredRegex::new("api-[0-9]+").unwrap().literal_prefix(), "api-");
+    assert_eq!(AnchoredRegex::new("a[0-9]|b[0-9]+").unwrap().literal_prefix(), "");
     matches("api-[0-9]+", &["api-1"], &["api-", "xapi-1"]);
     matches("(a|b)c?", &["a", "ac", "b", "bc"], &["c", ""]);
     matches(".*ab.*", &["ab", "xabx", "\nab"], &["a b"]);

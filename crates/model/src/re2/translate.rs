@@ -23,8 +23,8 @@ const SPACE: &str = r"\t\n\f\r ";
 const WORD: &str = "0-9A-Za-z_";
 
 const POSIX_NAMES: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
-    "space", "upper", "word", "xdigit",
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
 ];
 
 /// Rewrites an RE2 expression into the `regex` crate's syntax with the same meaning.
@@ -62,9 +62,7 @@ struct Translator<'a> {
 }
 
 fn refuse<T>(code: &str, expr: &str) -> Result<T> {
-    Err(Error::invalid(format!(
-        "error parsing regexp: {code}: `{expr}`"
-    )))
+    Err(Error::invalid(format!("error parsing regexp: {code}: `{expr}`")))
 }
 
 impl<'a> Translator<'a> {
@@ -104,8 +102,7 @@ impl<'a> Translator<'a> {
                         self.pos += len;
                         match count {
                             Some((min, max))
-                                if min <= REPEAT_MAX
-                                    && max.is_none_or(|m| m <= REPEAT_MAX && min <= m) =>
+                                if min <= REPEAT_MAX && max.is_none_or(|m| m <= REPEAT_MAX && min <= m) =>
                             {
                                 self.repeat(start, last_repeat, Some((min, max)))?;
                             }
@@ -213,10 +210,7 @@ impl<'a> Translator<'a> {
                 }
                 ':' | ')' if on || saw_flag => {
                     let with = |want: bool| -> String {
-                        (0..4)
-                            .filter(|f| state[*f] == Some(want))
-                            .map(|f| FLAGS[f])
-                            .collect()
+                        (0..4).filter(|f| state[*f] == Some(want)).map(|f| FLAGS[f]).collect()
                     };
                     let (set, clear) = (with(true), with(false));
                     let dash = if clear.is_empty() { "" } else { "-" };
@@ -236,21 +230,13 @@ impl<'a> Translator<'a> {
     }
 
     /// A repetition operator whose text runs from `start` to here; `count` for the brace form.
-    fn repeat(
-        &mut self,
-        start: usize,
-        last_repeat: Option<usize>,
-        count: Option<(u64, Option<u64>)>,
-    ) -> Result<()> {
+    fn repeat(&mut self, start: usize, last_repeat: Option<usize>, count: Option<(u64, Option<u64>)>) -> Result<()> {
         if self.rest().starts_with('?') {
             self.pos += 1;
         }
         let text = &self.src[start..self.pos];
         if let Some(last) = last_repeat {
-            return refuse(
-                "invalid nested repetition operator",
-                &self.src[last..self.pos],
-            );
+            return refuse("invalid nested repetition operator", &self.src[last..self.pos]);
         }
         let Some(inner) = self.atom else {
             return refuse("missing argument to repetition operator", text);
@@ -436,10 +422,7 @@ impl<'a> Translator<'a> {
                 self.pos += 1;
                 let high = self.class_char(whole)?;
                 if high < low {
-                    return refuse(
-                        "invalid character class range",
-                        &s[..s.len() - self.rest().len()],
-                    );
+                    return refuse("invalid character class range", &s[..s.len() - self.rest().len()]);
                 }
                 self.out.push('-');
                 push_class_literal(&mut self.out, high);
@@ -480,10 +463,7 @@ fn hex_escape(s: &str) -> (Option<u32>, usize) {
     let mut digits = body.chars();
     let (a, b) = (digits.next(), digits.next());
     let len = 2 + a.map_or(0, char::len_utf8) + b.map_or(0, char::len_utf8);
-    match (
-        a.and_then(|c| c.to_digit(16)),
-        b.and_then(|c| c.to_digit(16)),
-    ) {
+    match (a.and_then(|c| c.to_digit(16)), b.and_then(|c| c.to_digit(16))) {
         (Some(a), Some(b)) => (Some(a * 16 + b), len),
         _ => (None, len),
     }

@@ -326,6 +326,7 @@ fn functions() {
     at(0, "round(vector(1.26), 0.1)", &["{} 1.3"]);
     at(0, "clamp(vector(5), 1, 3)", &["{} 3"]);
     at(0, "clamp(vector(5), 3, 1)", &[]);
+    at(0, "clamp(vector(NaN), 3, 1)", &[]);
     at(0, "clamp_min(vector(5), 7)", &["{} 7"]);
     at(0, "clamp_max(vector(5), 4)", &["{} 4"]);
     at(0, "sgn(vector(-3))", &["{} -1"]);
@@ -617,4 +618,40 @@ fn memory_is_given_back() {
     assert!(ctx.memory.peak_bytes() > 0);
     let all = Limits::default().query_memory_bytes as usize;
     assert!(ctx.memory.reserve(all).is_ok(), "nothing is booked after the query");
+}
+
+/// The last step may lie before the end that was asked for.
+#[test]
+fn at_end_is_the_end_of_the_query() {
+    let source = MemorySeries::new();
+    source.push(
+        &TenantId::anonymous(),
+        labels(&[("__name__", "m")]),
+        [(0, 1.0), (10_000, 2.0), (25_000, 3.0)],
+    );
+    let values = |end| match run_range(&source, "m @ end()", 0, end, 10_000).expect("valid").value {
+        QueryValue::Matrix(m) => m[0].points.iter().map(|p| p.1).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(values(24_000), [2.0; 3]);
+    assert_eq!(values(25_000), [3.0; 3]);
+}
+
+/// Nested calls double a value at every level; the process must outlive them.
+#[test]
+fn labels_cannot_grow_without_bound() {
+    let double = |e: String| format!(r#"label_replace({e}, "z", "$1$1", "z", "(.*)")"#);
+    let mut query = r#"label_replace(vector(1), "z", "0123456789", "", "")"#.to_owned();
+    for _ in 0..40 {
+        query = double(query);
+    }
+    let source = MemorySeries::new();
+    let e = run_instant(&source, &query, 0).unwrap_err();
+    assert_eq!(e.kind, ErrorKind::Execution, "{e}");
+    let mut query = r#"label_replace(vector(1), "z", "0123456789", "", "")"#.to_owned();
+    for _ in 0..40 {
+        query = format!(r#"label_join({query}, "z", "-", "z", "z")"#);
+    }
+    let e = run_instant(&source, &query, 0).unwrap_err();
+    assert!(e.message.contains("label value of more than"), "{e}");
 }

@@ -157,6 +157,20 @@ impl Block {
         Ok(())
     }
 
+    /// Books further bytes for the life of the block: labels that a function made.
+    ///
+    /// # Errors
+    /// `Execution` when the budget is exceeded.
+    pub fn charge(&mut self, ctx: &QueryContext, bytes: usize) -> Result<()> {
+        match &mut self.memory {
+            Some(m) => m.grow(bytes),
+            none => {
+                *none = Some(ctx.memory.reserve(bytes)?);
+                Ok(())
+            }
+        }
+    }
+
     /// Drops rows for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&Row, &[f64]) -> bool) {
         let (mut to, steps) = (0, self.steps);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use trilith_model::{ErrorKind, Labels, LogBatch, LogEntry, MatchOp, Matcher, TenantId};
 use trilith_query::{
-    Direction, EntryRequest, EntrySource, LabelRequest, LineFilter, LineFilterOp, QueryContext,
-    WantedFields,
+    Direction, EntryRequest, EntrySource, LabelRequest, LineFilter, LineFilterOp, QueryContext, WantedFields,
 };
 
 use super::{LABEL_SETS, MATCHER_CASES, context, matcher, tenant};
@@ -55,11 +54,7 @@ where
 ///
 /// # Panics
 /// When an answer breaks an invariant of `EntryBatch`.
-pub async fn collect(
-    source: &dyn EntrySource,
-    ctx: &QueryContext,
-    request: EntryRequest,
-) -> Vec<Got> {
+pub async fn collect(source: &dyn EntrySource, ctx: &QueryContext, request: EntryRequest) -> Vec<Got> {
     let (start, end) = (request.start_ns, request.end_ns);
     let mut out = Vec::new();
     let mut stream = source.select(ctx, request);
@@ -83,12 +78,7 @@ pub async fn collect(
     out
 }
 
-fn request(
-    matchers: Vec<Matcher>,
-    start_ns: i64,
-    end_ns: i64,
-    direction: Direction,
-) -> EntryRequest {
+fn request(matchers: Vec<Matcher>, start_ns: i64, end_ns: i64, direction: Direction) -> EntryRequest {
     EntryRequest {
         matchers,
         start_ns,
@@ -109,20 +99,13 @@ fn stream(i: usize) -> Labels {
 }
 
 fn set(i: usize) -> Labels {
-    Labels::from_pairs(
-        LABEL_SETS[i]
-            .iter()
-            .copied()
-            .filter(|(n, _)| *n != "__name__"),
-    )
+    Labels::from_pairs(LABEL_SETS[i].iter().copied().filter(|(n, _)| *n != "__name__"))
 }
 
 fn all_sets() -> Data {
     vec![(
         tenant("t"),
-        log_batch(
-            (0..LABEL_SETS.len()).map(|i| (set(i), vec![entry(T0, "one"), entry(T0 + 1, "two")])),
-        ),
+        log_batch((0..LABEL_SETS.len()).map(|i| (set(i), vec![entry(T0, "one"), entry(T0 + 1, "two")]))),
     )]
 }
 
@@ -141,12 +124,7 @@ where
     let ctx = context(&tenant("t"));
     for (case, want) in MATCHER_CASES {
         let matchers: Vec<_> = case.iter().map(|(op, n, v)| matcher(*op, n, v)).collect();
-        let got = collect(
-            &*source,
-            &ctx,
-            request(matchers, T0, T0 + SECOND, Direction::Forward),
-        )
-        .await;
+        let got = collect(&*source, &ctx, request(matchers, T0, T0 + SECOND, Direction::Forward)).await;
         let mut got: Vec<usize> = got
             .iter()
             .filter_map(|g| g.stream.get("i").and_then(|i| i.parse().ok()))
@@ -189,10 +167,7 @@ where
     assert_eq!(texts(&got), reversed);
 
     for limit in [1, 2, 5, 6, 7, 59, 60, 61] {
-        for (direction, all) in [
-            (Direction::Forward, &want),
-            (Direction::Backward, &reversed),
-        ] {
+        for (direction, all) in [(Direction::Forward, &want), (Direction::Backward, &reversed)] {
             let mut r = request(app(), T0, end, direction);
             r.limit = Some(limit);
             assert_eq!(
@@ -210,16 +185,8 @@ where
                 .len()
         };
         assert_eq!(count(T0, T0 + 9 * SECOND).await, 54, "the end is exclusive");
-        assert_eq!(
-            count(T0, T0 + 9 * SECOND + 1).await,
-            60,
-            "one nanosecond more"
-        );
-        assert_eq!(
-            count(T0 + 1, T0 + 60 * SECOND).await,
-            54,
-            "the start is inclusive"
-        );
+        assert_eq!(count(T0, T0 + 9 * SECOND + 1).await, 60, "one nanosecond more");
+        assert_eq!(count(T0 + 1, T0 + 60 * SECOND).await, 54, "the start is inclusive");
         assert_eq!(count(T0, T0).await, 0, "an empty range");
         assert_eq!(count(T0 + SECOND, T0).await, 0, "end before start");
         assert_eq!(count(i64::MIN, i64::MAX).await, 60, "unbounded");
@@ -254,12 +221,7 @@ where
         .collect();
     let source = make(vec![(tenant("t"), log_batch([(stream(0), entries)]))]).await;
     let ctx = context(&tenant("t"));
-    let got = collect(
-        &*source,
-        &ctx,
-        request(app(), T0, T0 + SECOND, Direction::Forward),
-    )
-    .await;
+    let got = collect(&*source, &ctx, request(app(), T0, T0 + SECOND, Direction::Forward)).await;
     assert_eq!(got.len(), lines.len());
     for (g, line) in got.iter().zip(&lines) {
         assert!(
@@ -324,8 +286,7 @@ where
             r.filters = case
                 .iter()
                 .map(|(op, needles)| {
-                    LineFilter::new(*op, needles.iter().map(|n| Arc::from(*n)).collect())
-                        .expect("valid expression")
+                    LineFilter::new(*op, needles.iter().map(|n| Arc::from(*n)).collect()).expect("valid expression")
                 })
                 .collect();
             let mut got: Vec<usize> = collect(&*source, &ctx, r.clone())
@@ -372,12 +333,7 @@ where
     ];
     let source = make(vec![(tenant("t"), log_batch([(stream(0), entries)]))]).await;
     let ctx = context(&tenant("t"));
-    let got = collect(
-        &*source,
-        &ctx,
-        request(app(), T0, T0 + SECOND, Direction::Forward),
-    )
-    .await;
+    let got = collect(&*source, &ctx, request(app(), T0, T0 + SECOND, Direction::Forward)).await;
     assert_eq!(got[0].metadata, meta);
     assert!(got[1].metadata.is_empty());
 
@@ -413,27 +369,16 @@ where
         // A retried push, late data, and the same line with other metadata.
         (
             tenant("t"),
-            log_batch([(
-                stream(0),
-                vec![at(10, "ten"), at(1, "one"), tagged(10, "ten", "a")],
-            )]),
+            log_batch([(stream(0), vec![at(10, "ten"), at(1, "one"), tagged(10, "ten", "a")])]),
         ),
         (
             tenant("t"),
-            log_batch([(
-                stream(0),
-                vec![at(7, "seven"), at(10, "other"), tagged(10, "ten", "a")],
-            )]),
+            log_batch([(stream(0), vec![at(7, "seven"), at(10, "other"), tagged(10, "ten", "a")])]),
         ),
     ])
     .await;
     let ctx = context(&tenant("t"));
-    let got = collect(
-        &*source,
-        &ctx,
-        request(app(), T0, T0 + 60 * SECOND, Direction::Forward),
-    )
-    .await;
+    let got = collect(&*source, &ctx, request(app(), T0, T0 + 60 * SECOND, Direction::Forward)).await;
     assert_eq!(texts(&got), ["one", "five", "seven", "ten", "ten", "other"]);
     assert_eq!(got[4].metadata.get("user"), Some("a"));
     let got = collect(
@@ -451,10 +396,7 @@ where
     Fut: Future<Output = Arc<dyn EntrySource>>,
 {
     let source = make(vec![
-        (
-            tenant("a"),
-            log_batch([(stream(0), vec![entry(T0, "of a")])]),
-        ),
+        (tenant("a"), log_batch([(stream(0), vec![entry(T0, "of a")])])),
         (
             tenant("b"),
             log_batch([
@@ -464,18 +406,9 @@ where
         ),
     ])
     .await;
-    for (id, want) in [
-        ("a", vec!["of a"]),
-        ("b", vec!["of b", "more of b"]),
-        ("c", vec![]),
-    ] {
+    for (id, want) in [("a", vec!["of a"]), ("b", vec!["of b", "more of b"]), ("c", vec![])] {
         let ctx = context(&tenant(id));
-        let got = collect(
-            &*source,
-            &ctx,
-            request(app(), T0, T0 + SECOND, Direction::Forward),
-        )
-        .await;
+        let got = collect(&*source, &ctx, request(app(), T0, T0 + SECOND, Direction::Forward)).await;
         assert_eq!(texts(&got), want, "tenant {id}");
         let values = source
             .label_values(&ctx, "i", labels_request(vec![], 0))
@@ -525,23 +458,14 @@ where
     let mut want = vec![set(3), set(5)];
     want.sort();
     assert_eq!(
-        source
-            .streams(&ctx, labels_request(sets, 0))
-            .await
-            .expect("streams"),
+        source.streams(&ctx, labels_request(sets, 0)).await.expect("streams"),
         want
     );
-    let all = source
-        .streams(&ctx, labels_request(vec![], 0))
-        .await
-        .expect("streams");
+    let all = source.streams(&ctx, labels_request(vec![], 0)).await.expect("streams");
     assert_eq!(all.len(), LABEL_SETS.len());
     assert!(all.is_sorted(), "streams come sorted");
     assert_eq!(
-        source
-            .streams(&ctx, labels_request(vec![], 2))
-            .await
-            .expect("streams"),
+        source.streams(&ctx, labels_request(vec![], 2)).await.expect("streams"),
         all[..2]
     );
     let far = LabelRequest {
@@ -561,19 +485,13 @@ where
     F: Fn(Data) -> Fut,
     Fut: Future<Output = Arc<dyn EntrySource>>,
 {
-    let entries: Vec<LogEntry> = (0..3000)
-        .map(|i| entry(T0 + i, format!("line {i}")))
-        .collect();
+    let entries: Vec<LogEntry> = (0..3000).map(|i| entry(T0 + i, format!("line {i}"))).collect();
     let source = make(vec![(tenant("t"), log_batch([(stream(0), entries)]))]).await;
     let ctx = context(&tenant("t"));
     let all = || request(app(), T0, T0 + SECOND, Direction::Backward);
     drop(source.select(&ctx, all()));
     let mut stream = source.select(&ctx, all());
-    let first = stream
-        .next()
-        .await
-        .expect("a batch")
-        .expect("selection succeeds");
+    let first = stream.next().await.expect("a batch").expect("selection succeeds");
     assert_eq!(
         first.entries.first().map(|e| &e.line[..]),
         Some(b"line 2999".as_slice())

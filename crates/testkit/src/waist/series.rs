@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use trilith_model::{ErrorKind, Labels, Matcher, MetricBatch, STALE_NAN_BITS, TenantId};
-use trilith_query::{
-    LabelRequest, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource,
-};
+use trilith_query::{LabelRequest, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource};
 
 use super::{LABEL_SETS, MATCHER_CASES, context, matcher, tenant};
 use crate::series::metric_batch;
@@ -54,11 +52,7 @@ pub async fn collect(
         let batch = batch.expect("selection succeeds");
         check_batch(&batch, start, end);
         for (labels, ts, values) in batch.float_columns() {
-            let samples = ts
-                .iter()
-                .copied()
-                .zip(values.iter().map(|v| v.to_bits()))
-                .collect();
+            let samples = ts.iter().copied().zip(values.iter().map(|v| v.to_bits())).collect();
             let twice = out.insert(labels.clone(), samples);
             assert!(twice.is_none(), "series {labels} came twice");
         }
@@ -79,10 +73,7 @@ fn check_batch(batch: &SeriesBatch, start: i64, end: i64) {
         );
     }
     assert!(
-        batch
-            .columns
-            .windows(2)
-            .all(|w| w[0].times_idx <= w[1].times_idx),
+        batch.columns.windows(2).all(|w| w[0].times_idx <= w[1].times_idx),
         "columns are not ordered by times_idx"
     );
     for (labels, ts, values) in batch.float_columns() {
@@ -136,9 +127,7 @@ where
     }
     // No matcher at all selects everything.
     assert_eq!(
-        collect(&*source, &ctx, request(vec![], T0, T0 + 60_000))
-            .await
-            .len(),
+        collect(&*source, &ctx, request(vec![], T0, T0 + 60_000)).await.len(),
         LABEL_SETS.len()
     );
 }
@@ -149,19 +138,10 @@ where
     Fut: Future<Output = Arc<dyn SeriesSource>>,
 {
     let samples: Vec<(i64, f64)> = (0..10).map(|i| (T0 + i * 1000, i as f64)).collect();
-    let source = make(vec![(
-        tenant("t"),
-        metric_batch([(named("m", 0), samples.as_slice())]),
-    )])
-    .await;
+    let source = make(vec![(tenant("t"), metric_batch([(named("m", 0), samples.as_slice())]))]).await;
     let ctx = context(&tenant("t"));
     let count = async |start: i64, end: i64| {
-        let got = collect(
-            &*source,
-            &ctx,
-            request(vec![Matcher::eq("__name__", "m")], start, end),
-        )
-        .await;
+        let got = collect(&*source, &ctx, request(vec![Matcher::eq("__name__", "m")], start, end)).await;
         got.get(&named("m", 0)).map_or(0, Vec::len)
     };
     assert_eq!(count(T0, T0 + 9000).await, 10, "both bounds are inclusive");
@@ -200,19 +180,10 @@ where
         .map(|(i, v)| (T0 + i as i64 * 7919, *v))
         .collect();
     // Times before 1970 and around the epoch are times like others.
-    let odd: Vec<(i64, f64)> = [-86_400_000, -1, 0, 1]
-        .iter()
-        .map(|t| (*t, *t as f64))
-        .collect();
+    let odd: Vec<(i64, f64)> = [-86_400_000, -1, 0, 1].iter().map(|t| (*t, *t as f64)).collect();
     let source = make(vec![
-        (
-            tenant("t"),
-            metric_batch([(named("m", 0), samples.as_slice())]),
-        ),
-        (
-            tenant("t"),
-            metric_batch([(named("odd", 0), odd.as_slice())]),
-        ),
+        (tenant("t"), metric_batch([(named("m", 0), samples.as_slice())])),
+        (tenant("t"), metric_batch([(named("odd", 0), odd.as_slice())])),
     ])
     .await;
     let ctx = context(&tenant("t"));
@@ -252,10 +223,7 @@ where
     ])
     .await;
     let ctx = context(&tenant("t"));
-    let mut stream = source.select(
-        &ctx,
-        request(vec![Matcher::eq("__name__", "m")], T0, T0 + 900_000),
-    );
+    let mut stream = source.select(&ctx, request(vec![Matcher::eq("__name__", "m")], T0, T0 + 900_000));
     let (mut columns, mut vectors) = (0, 0);
     while let Some(batch) = stream.next().await {
         let batch = batch.expect("selection succeeds");
@@ -282,14 +250,9 @@ where
 {
     // Samples of one series come in several batches, with exact duplicates and out of order.
     let mut data = Vec::new();
-    let full: Vec<(i64, f64)> = (0..120)
-        .map(|i| (T0 + i * 60_000, (i * i) as f64))
-        .collect();
+    let full: Vec<(i64, f64)> = (0..120).map(|i| (T0 + i * 60_000, (i * i) as f64)).collect();
     for part in [&full[0..40], &full[60..100], &full[30..60], &full[100..120]] {
-        data.push((
-            tenant("t"),
-            metric_batch((0..300).map(|i| (named("m", i), part))),
-        ));
+        data.push((tenant("t"), metric_batch((0..300).map(|i| (named("m", i), part)))));
     }
     let source = make(data).await;
     let ctx = context(&tenant("t"));
@@ -318,10 +281,7 @@ where
     Fut: Future<Output = Arc<dyn SeriesSource>>,
 {
     let source = make(vec![
-        (
-            tenant("a"),
-            metric_batch([(named("m", 0), [(T0, 1.0)].as_slice())]),
-        ),
+        (tenant("a"), metric_batch([(named("m", 0), [(T0, 1.0)].as_slice())])),
         (
             tenant("b"),
             metric_batch([
@@ -343,11 +303,7 @@ where
         assert_eq!(names.len(), series, "tenant {id}");
     }
     let ctx = context(&tenant("c"));
-    assert!(
-        collect(&*source, &ctx, request(vec![], T0, T0))
-            .await
-            .is_empty()
-    );
+    assert!(collect(&*source, &ctx, request(vec![], T0, T0)).await.is_empty());
     assert!(
         source
             .series(&ctx, labels_request(vec![], 0))
@@ -422,27 +378,18 @@ where
     let mut want = vec![set(3), set(5)];
     want.sort();
     assert_eq!(
-        source
-            .series(&ctx, labels_request(sets, 0))
-            .await
-            .expect("series"),
+        source.series(&ctx, labels_request(sets, 0)).await.expect("series"),
         want
     );
     let mut want: Vec<Labels> = (0..LABEL_SETS.len()).map(set).collect();
     want.sort();
     assert_eq!(
-        source
-            .series(&ctx, labels_request(vec![], 0))
-            .await
-            .expect("series"),
+        source.series(&ctx, labels_request(vec![], 0)).await.expect("series"),
         want
     );
     want.truncate(2);
     assert_eq!(
-        source
-            .series(&ctx, labels_request(vec![], 2))
-            .await
-            .expect("series"),
+        source.series(&ctx, labels_request(vec![], 2)).await.expect("series"),
         want
     );
 
@@ -453,20 +400,10 @@ where
         limit: 0,
     };
     assert!(
-        source
-            .series(&ctx, far.clone())
-            .await
-            .expect("series")
-            .is_empty(),
+        source.series(&ctx, far.clone()).await.expect("series").is_empty(),
         "nothing at the epoch"
     );
-    assert!(
-        source
-            .label_names(&ctx, far)
-            .await
-            .expect("names")
-            .is_empty()
-    );
+    assert!(source.label_names(&ctx, far).await.expect("names").is_empty());
 }
 
 async fn early_drop_and_cancellation<F, Fut>(make: &F)

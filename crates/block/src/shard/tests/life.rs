@@ -61,6 +61,19 @@ async fn a_record_moves_from_head_to_block_and_survives() {
 }
 
 #[tokio::test]
+async fn a_lost_manifest_is_not_an_empty_store() {
+    let world = World::new(1);
+    let shard = filled(&world, "w", 1..=3).await;
+    shard.flush().await.expect("the store is up");
+    for object in world.honest.list("meta").await.expect("lists") {
+        world.honest.delete(&object.path).await.expect("deletes");
+    }
+    let e = world.open("w").await.err().expect("blocks without a manifest");
+    assert_eq!(e.kind, ErrorKind::Corrupt);
+    assert!(e.message.contains("no manifest of metrics"), "{e}");
+}
+
+#[tokio::test]
 async fn a_cut_waits_for_records_on_their_way_and_does_not_stall_others() {
     let world = World::new(2);
     let shard = filled(&world, "w", 1..=1).await;
