@@ -339,10 +339,8 @@ fn may_match(p: &Predicate, regex: Option<&AnchoredRegex>, row: &SpanRow) -> boo
             Intrinsic::RootServiceName | Intrinsic::RootName | Intrinsic::TraceStart | Intrinsic::TraceDuration => true,
         },
         ColumnRef::Attribute(scope, key) => match scope {
-            AttributeScope::Any => [&span.attributes, &row.resource.attributes, &row.scope.attributes]
+            AttributeScope::Any => [&span.attributes, &row.resource.attributes]
                 .into_iter()
-                .chain(span.events.iter().map(|e| &e.attributes))
-                .chain(span.links.iter().map(|l| &l.attributes))
                 .any(|a| any_value_matches(p, regex, a, key)),
             AttributeScope::Span => any_value_matches(p, regex, &span.attributes, key),
             AttributeScope::Resource => {
@@ -479,16 +477,7 @@ pub fn attribute_cell(row: &SpanRow, scope: AttributeScope, key: &str) -> Option
         AttributeScope::Link => several(span.links.iter().filter_map(|l| find(&l.attributes, key)).collect()),
         AttributeScope::Any => find(&span.attributes, key)
             .or_else(|| find(&row.resource.attributes, key))
-            .map(one)
-            .or_else(|| {
-                [
-                    AttributeScope::Event,
-                    AttributeScope::Link,
-                    AttributeScope::Instrumentation,
-                ]
-                .into_iter()
-                .find_map(|scope| attribute_cell(row, scope, key))
-            }),
+            .map(one),
     }
 }
 
@@ -646,7 +635,8 @@ pub fn listed_values(row: &SpanRow, column: &ColumnRef, out: &mut impl FnMut(&'s
         ColumnRef::Attribute(scope, key) => {
             let any = *scope == AttributeScope::Any;
             let mut visit = |is: AttributeScope, attributes: &[KeyValue]| {
-                if any || *scope == is {
+                let unscoped = any && matches!(is, AttributeScope::Span | AttributeScope::Resource);
+                if unscoped || *scope == is {
                     attributes
                         .iter()
                         .filter(|a| a.key == *key)

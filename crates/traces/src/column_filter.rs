@@ -31,10 +31,9 @@ enum Test {
     Start,
     Duration,
     SpanId,
-    /// The span's own attributes, or resource and scope where these tables are filled.
+    /// The span's own attributes, or the resource where the table is filled.
     Attribute {
         resource: Vec<bool>,
-        scope: Vec<bool>,
     },
     /// Left to the language.
     Unknown,
@@ -79,7 +78,7 @@ impl ColumnFilter {
                 Test::Start => out.push(Column::Start),
                 Test::Duration => out.push(Column::Duration),
                 Test::SpanId => out.push(Column::SpanId),
-                Test::Attribute { .. } => out.extend([Column::Attributes, Column::ResourceId, Column::ScopeId]),
+                Test::Attribute { .. } => out.extend([Column::Attributes, Column::ResourceId]),
                 Test::Unknown => {}
             }
         }
@@ -156,25 +155,10 @@ fn test_of(p: &Predicate, block: &BlockReader) -> Test {
         ColumnRef::Attribute(scope, key) => match scope {
             AttributeScope::Resource => Test::Resource(per_resource(p)),
             AttributeScope::Instrumentation => Test::Scope(per_scope(p)),
-            AttributeScope::Span => Test::Attribute {
-                resource: Vec::new(),
-                scope: Vec::new(),
+            AttributeScope::Span => Test::Attribute { resource: Vec::new() },
+            AttributeScope::Any => Test::Attribute {
+                resource: per_resource(&scoped(AttributeScope::Resource, key)),
             },
-            AttributeScope::Any => {
-                // Events and links are not read for this: where their names are known not to occur, span, resource and
-                // scope decide.
-                let elsewhere = [AttributeScope::Event, AttributeScope::Link].into_iter().any(|s| {
-                    let filter = one(&scoped(s, key));
-                    filter.is_none_or(|f| block.facts.may_match(&f))
-                });
-                if elsewhere {
-                    return Test::Unknown;
-                }
-                Test::Attribute {
-                    resource: per_resource(&scoped(AttributeScope::Resource, key)),
-                    scope: per_scope(&scoped(AttributeScope::Instrumentation, key)),
-                }
-            }
             AttributeScope::Event | AttributeScope::Link => Test::Unknown,
         },
     }
@@ -230,14 +214,12 @@ fn run(
                 .map(|i| p.op != PredicateOp::Eq || a.value(i) == wanted.as_slice())
                 .collect())
         }
-        Test::Attribute { resource, scope } => {
+        Test::Attribute { resource } => {
             let mut out = vec![false; rows];
             span_attributes(p, regex, c, &mut out)?;
-            for (table, column) in [(resource, Column::ResourceId), (scope, Column::ScopeId)] {
-                if !table.is_empty() {
-                    for (o, hit) in out.iter_mut().zip(by_id(column, table)?) {
-                        *o |= hit;
-                    }
+            if !resource.is_empty() {
+                for (o, hit) in out.iter_mut().zip(by_id(Column::ResourceId, resource)?) {
+                    *o |= hit;
                 }
             }
             Ok(out)

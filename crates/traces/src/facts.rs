@@ -299,7 +299,7 @@ impl Facts {
                     .any(|g| self.columns[*g].get(key).is_some_and(|v| v.may_match(p, regex)))
             };
             match &p.column {
-                ColumnRef::Attribute(AttributeScope::Any, key) => within(&[0, 1, 2, 3, 4], key),
+                ColumnRef::Attribute(AttributeScope::Any, key) => within(&[0, 1], key),
                 ColumnRef::Attribute(scope, key) => within(&[group_of(*scope)], key),
                 // Absent status messages are empty ones, which no one collected.
                 ColumnRef::Intrinsic(Intrinsic::StatusMessage) => true,
@@ -333,7 +333,7 @@ impl Facts {
     /// Hands out the values of a column. `false` when they are not all known and the spans must be read.
     pub fn values(&self, column: &ColumnRef, out: &mut impl FnMut(&'static str, String)) -> bool {
         let (groups, key) = match column {
-            ColumnRef::Attribute(AttributeScope::Any, key) => (&[0, 1, 2, 3, 4][..], key.clone()),
+            ColumnRef::Attribute(AttributeScope::Any, key) => (&[0, 1][..], key.clone()),
             ColumnRef::Attribute(scope, key) => (&[0, 1, 2, 3, 4][group_of(*scope)..=group_of(*scope)], key.clone()),
             ColumnRef::Intrinsic(i) if LISTED.contains(i) => (&[INTRINSICS][..], intrinsic_key(*i)),
             ColumnRef::Intrinsic(_) => return false,

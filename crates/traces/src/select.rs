@@ -249,13 +249,7 @@ fn columns_of(request: &SpanRequest) -> Vec<Column> {
                 AttributeScope::Instrumentation => &[Column::ScopeId],
                 AttributeScope::Event => &[Column::Events],
                 AttributeScope::Link => &[Column::Links],
-                AttributeScope::Any => &[
-                    Column::Attributes,
-                    Column::ResourceId,
-                    Column::ScopeId,
-                    Column::Events,
-                    Column::Links,
-                ],
+                AttributeScope::Any => &[Column::Attributes, Column::ResourceId],
             }),
         }
     }

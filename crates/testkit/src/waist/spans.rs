@@ -363,8 +363,6 @@ where
         (attribute(Span, "tags"), NotRe, text("z"), &["GET /"]),
         (attribute(Any, "tags"), Eq, text("x"), &["GET /"]),
         (attribute(Any, "service.name"), Eq, text("db"), &["SELECT", "INSERT"]),
-        (attribute(Any, "why"), Eq, text("retry"), &["INSERT"]),
-        (attribute(Any, "type"), Eq, text("A"), &["POST /buy"]),
         (
             attribute(Resource, "service.name"),
             Re,

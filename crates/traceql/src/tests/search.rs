@@ -162,7 +162,8 @@ async fn filters() {
         ("{ event:name = \"exception\" && event.type = \"X\" }", "4.2"),
         ("{ event.type != \"X\" }", "4.2"),
         ("{ event.n > 2 }", "4.2"),
-        ("{ .type = \"IO\" }", "4.2"),
+        // Unscoped names are looked up on the span and its resource.
+        ("{ .type = \"IO\" }", ""),
         (
             "{ instrumentation:name = \"lib\" && instrumentation:version = \"1\" && name = \"late\" }",
             "3.9",
