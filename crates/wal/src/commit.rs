@@ -241,7 +241,7 @@ impl Committer {
         if let (None, Some((first_lsn, newest))) = (&self.active, newest) {
             keep_from = first_lsn;
             if newest.releasable(&released) && !newest.emptied {
-                let next = self.shared.burn_lsn();
+                let next = self.shared.next_segment_lsn();
                 match self.create(next) {
                     Ok(()) => keep_from = u64::MAX,
                     Err(e) => {

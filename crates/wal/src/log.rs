@@ -216,9 +216,13 @@ impl Shared {
         );
     }
 
-    /// An LSN that no record has, for the name of a segment that is made before its first record.
-    pub fn burn_lsn(&self) -> u64 {
+    /// The first LSN of a segment that is made before its first record: that of the first waiting record, or one that no
+    /// record has. A later number than a waiting record's would make replay take that record for damage.
+    pub fn next_segment_lsn(&self) -> u64 {
         let mut state = self.state.lock();
+        if let Some(waiting) = state.open.entries.first() {
+            return waiting.lsn;
+        }
         let lsn = state.next_lsn;
         state.next_lsn += 1;
         lsn
