@@ -171,3 +171,15 @@ fn a_full_disk_does_not_keep_released_segments() {
     log.clock.advance(Duration::from_secs(1));
     assert!(log.put(Signal::Logs, b"y") > 5);
 }
+
+#[test]
+fn a_new_segment_is_not_named_above_a_waiting_record() {
+    let store = MemoryStore::new(1);
+    let log = Bench::open(&store, 1 << 20);
+    assert_eq!(log.shared.next_segment_lsn(), 1);
+    let (lsn, _) = log
+        .shared
+        .append(Signal::Metrics, &tenant(), vec![1; 50].into())
+        .expect("accepted");
+    assert_eq!((lsn, log.shared.next_segment_lsn()), (2, 2));
+}
