@@ -14,8 +14,7 @@ use trilith_block::{Shard, ShardOptions};
 use trilith_metrics::{MetricsEngine, MetricsOptions, MetricsStore};
 use trilith_model::rng::Rng;
 use trilith_model::{
-    Labels, Limits, Matcher, MetricBatch, MetricSink as _, Sample, Signal, StaticLimits,
-    SystemClock, TenantId,
+    Labels, Limits, Matcher, MetricBatch, MetricSink as _, Sample, Signal, StaticLimits, SystemClock, TenantId,
 };
 use trilith_object::Store;
 use trilith_query::{QueryContext, SeriesRequest, SeriesSource as _};
@@ -30,10 +29,7 @@ const PER_TARGET: usize = 200;
 const TARGETS_PER_PUSH: usize = 10;
 
 fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// User and system time of the process.
@@ -51,10 +47,7 @@ fn cpu() -> Duration {
 
 fn peak_rss_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find(|l| l.starts_with("VmHWM"))
-        .unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or_default();
     line.split_whitespace()
         .nth(1)
         .and_then(|kb| kb.parse::<u64>().ok())
@@ -82,12 +75,7 @@ impl Generator {
                     ("__name__", format!("namespace_subsystem_metric_{k}_total")),
                     (
                         "instance",
-                        format!(
-                            "10.{}.{}.{}:9100",
-                            target >> 16,
-                            (target >> 8) & 255,
-                            target & 255
-                        ),
+                        format!("10.{}.{}.{}:9100", target >> 16, (target >> 8) & 255, target & 255),
                     ),
                     ("job", format!("job-{}", target % 10)),
                     ("cluster", "production-eu-central".to_owned()),
@@ -95,10 +83,7 @@ impl Generator {
                         "pod",
                         format!("service-{}-7f8d9c5b4-{:05x}", target % 50, target * 7919),
                     ),
-                    (
-                        "mode",
-                        ["idle", "user", "system", "iowait"][k % 4].to_owned(),
-                    ),
+                    ("mode", ["idle", "user", "system", "iowait"][k % 4].to_owned()),
                 ]);
                 Series {
                     labels,
@@ -127,8 +112,7 @@ impl Generator {
         for i in at..end {
             let r = self.random();
             if i % PER_TARGET == 0 {
-                ts_ms =
-                    T0 + round as i64 * 15_000 + (i / PER_TARGET) as i64 % 15_000 + (r % 8) as i64;
+                ts_ms = T0 + round as i64 * 15_000 + (i / PER_TARGET) as i64 % 15_000 + (r % 8) as i64;
             }
             let s = &mut self.series[i];
             match s.kind {
@@ -138,10 +122,7 @@ impl Generator {
                 12..19 => {}
                 _ => s.value = (r >> 11) as f64 / (1u64 << 53) as f64,
             }
-            batch.samples.push(Sample {
-                ts_ms,
-                value: s.value,
-            });
+            batch.samples.push(Sample { ts_ms, value: s.value });
             batch.finish_series(s.labels.as_ref());
         }
         batch
@@ -167,8 +148,7 @@ async fn main() {
     )
     .await
     .expect("an empty store opens");
-    let (wal, _) = Wal::open(trilith_wal::Options::new(&wal_dir), Lsn(0), clock.clone())
-        .expect("an empty log opens");
+    let (wal, _) = Wal::open(trilith_wal::Options::new(&wal_dir), Lsn(0), clock.clone()).expect("an empty log opens");
     let limits = Arc::new(StaticLimits(Arc::new(Limits::default())));
     let store = MetricsStore::new(
         shard.clone(),
@@ -216,18 +196,8 @@ async fn main() {
     store.flush().await.expect("flush");
     println!("flush: {:?} CPU, peak {} MB", cpu() - t, peak_rss_mb());
     let all = ingest + (cpu() - t);
-    println!(
-        "all: {:.0} samples per CPU second",
-        samples / all.as_secs_f64()
-    );
-    let size = |store: &MetricsStore| {
-        store
-            .shard()
-            .blocks()
-            .iter()
-            .map(|b| b.meta.bytes())
-            .sum::<u64>() as f64
-    };
+    println!("all: {:.0} samples per CPU second", samples / all.as_secs_f64());
+    let size = |store: &MetricsStore| store.shard().blocks().iter().map(|b| b.meta.bytes()).sum::<u64>() as f64;
     println!(
         "{} blocks, {:.3} bytes per sample",
         store.shard().blocks().len(),
@@ -265,21 +235,11 @@ async fn main() {
             peak_rss_mb()
         );
     };
-    let metric = || {
-        vec![Matcher::eq(
-            "__name__",
-            "namespace_subsystem_metric_7_total",
-        )]
-    };
+    let metric = || vec![Matcher::eq("__name__", "namespace_subsystem_metric_7_total")];
     query("one metric", metric(), 0).await;
     query("one metric, again", metric(), 0).await;
     query("everything", vec![], 0).await;
-    query(
-        "everything, last 5 minutes",
-        vec![],
-        T0 + (rounds as i64 - 20) * 15_000,
-    )
-    .await;
+    query("everything, last 5 minutes", vec![], T0 + (rounds as i64 - 20) * 15_000).await;
     let (t, c) = (Instant::now(), cpu());
     let merges = store.compact().await.expect("merge");
     println!(

@@ -1,8 +1,8 @@
 //! Float chunks of a head: samples of one series, ascending in time.
 //!
 //! An open chunk grows sample by sample and is Gorilla-coded bit by bit. A full one is sealed: written anew with the
-//! encodings of blocks, which need all values at once and take half the bytes. Both live in memory only and never come
-//! from outside.
+//! encodings of blocks, which need all values at once and take half the bytes. Both live in a [`Pool`], in memory only,
+//! and never come from outside.
 //!
 //! Open: `| t0 i64 | v0 u64 |` then, per sample, `| Δ²t code | value code |`.
 //!
@@ -11,41 +11,42 @@
 //! trailing zeros; `11` + 6 bits leading zeros + 6 bits (significant bits - 1) + the significant bits.
 //! Source: Pelkonen et al., VLDB 2015, §4.1.
 //!
-//! Sealed: a timestamp vector and a slot's values, as in docs/formats/metrics-block.md.
+//! Sealed: `| ref of the chunk before u64 | min ms | max ms | times length u32 | length u32 | timestamp vector | values |`,
+//! the last two as in docs/formats/metrics-block.md. A series holds the ref of its newest chunk.
 
 use trilith_codec::{unzigzag, zigzag};
 use trilith_model::{Sample, TimeRange};
 
 use crate::format::{times, values};
+use crate::head::pool::{BLOCK_WORDS, Pool};
 
 /// Samples after which a chunk is sealed: many enough that a sealed chunk's header does not show, few enough that the
 /// open part, which is the larger one per sample, stays small.
 pub(crate) const CHUNK_SAMPLES_MAX: u16 = 64;
 
-/// What an open chunk's buffer grows by.
-const BUFFER_STEP_BYTES: usize = 64;
+/// Words after which a chunk is sealed although it has fewer samples.
+const WORDS_MAX: usize = BLOCKS_MAX * BLOCK_WORDS;
+const BLOCKS_MAX: usize = 8;
 
-/// A finished chunk.
-#[derive(Debug)]
-pub(crate) struct SealedChunk {
-    pub(crate) min_ms: i64,
-    pub(crate) max_ms: i64,
-    /// Length of the timestamp vector, which comes first.
-    times_len: u32,
-    data: Box<[u8]>,
-}
+/// A sample takes at most 68 bits of time and 78 of value.
+const SAMPLE_WORDS_MAX: usize = 3;
 
-/// A chunk that grows; timestamps must ascend strictly.
+const SEALED_HEADER_BYTES: usize = 32;
+
+/// A chunk that grows; timestamps must ascend strictly. Keeps its blocks when it is sealed: the next chunk needs as many.
 #[derive(Debug, Default)]
 pub(crate) struct OpenChunk {
-    data: Vec<u8>,
-    /// Bits not yet in `data`, in the low `pending_bits` bits.
-    pending: u64,
+    blocks: [u32; BLOCKS_MAX],
+    blocks_len: u8,
+    /// Whole words in the blocks.
+    words: u8,
+    /// Bits not yet there, in the low `pending_bits` bits.
     pending_bits: u8,
     leading: u8,
     trailing: u8,
     window: bool,
     count: u16,
+    pending: u64,
     first_ms: i64,
     last_ms: i64,
     delta_ms: i64,
@@ -54,7 +55,7 @@ pub(crate) struct OpenChunk {
 
 impl OpenChunk {
     pub(crate) fn is_full(&self) -> bool {
-        self.count >= CHUNK_SAMPLES_MAX
+        self.count >= CHUNK_SAMPLES_MAX || usize::from(self.words) + SAMPLE_WORDS_MAX > WORDS_MAX
     }
 
     /// The range of the samples, `None` when empty.
@@ -62,63 +63,57 @@ impl OpenChunk {
         (self.count > 0).then(|| TimeRange::new(self.first_ms, self.last_ms))
     }
 
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.data.capacity()
-    }
-
-    pub(crate) fn append(&mut self, ts_ms: i64, value: f64) {
+    /// The chunk must not be full.
+    pub(crate) fn append(&mut self, pool: &mut Pool, ts_ms: i64, value: f64) {
         let bits = value.to_bits();
         if self.count == 0 {
             self.first_ms = ts_ms;
-            self.put(ts_ms as u64, 64);
-            self.put(bits, 64);
+            self.put(pool, ts_ms as u64, 64);
+            self.put(pool, bits, 64);
         } else {
             debug_assert!(ts_ms > self.last_ms, "timestamps of a chunk ascend");
             let delta = ts_ms.wrapping_sub(self.last_ms);
             let dod = delta.wrapping_sub(self.delta_ms);
             self.delta_ms = delta;
             match zigzag(dod) {
-                0 => self.put(0b0, 1),
-                z if z < 1 << 9 => self.put(0b10 << 9 | z, 11),
-                z if z < 1 << 14 => self.put(0b110 << 14 | z, 17),
-                z if z < 1 << 20 => self.put(0b1110 << 20 | z, 24),
+                0 => self.put(pool, 0b0, 1),
+                z if z < 1 << 9 => self.put(pool, 0b10 << 9 | z, 11),
+                z if z < 1 << 14 => self.put(pool, 0b110 << 14 | z, 17),
+                z if z < 1 << 20 => self.put(pool, 0b1110 << 20 | z, 24),
                 z => {
-                    self.put(0b1111, 4);
-                    self.put(z, 64);
+                    self.put(pool, 0b1111, 4);
+                    self.put(pool, z, 64);
                 }
             }
-            self.put_value(bits ^ self.last_bits);
+            self.put_value(pool, bits ^ self.last_bits);
         }
         self.last_ms = ts_ms;
         self.last_bits = bits;
         self.count += 1;
     }
 
-    fn put_value(&mut self, xor: u64) {
+    fn put_value(&mut self, pool: &mut Pool, xor: u64) {
         if xor == 0 {
-            return self.put(0, 1);
+            return self.put(pool, 0, 1);
         }
         let leading = xor.leading_zeros() as u8;
         let trailing = xor.trailing_zeros() as u8;
         let width = 64 - self.leading - self.trailing;
         if self.window && leading >= self.leading && trailing >= self.trailing {
-            self.put(0b10, 2);
-            self.put(xor >> self.trailing, width);
+            self.put(pool, 0b10, 2);
+            self.put(pool, xor >> self.trailing, width);
             return;
         }
         let width = 64 - leading - trailing;
         self.leading = leading;
         self.trailing = trailing;
         self.window = true;
-        self.put(
-            0b11 << 12 | u64::from(leading) << 6 | u64::from(width - 1),
-            14,
-        );
-        self.put(xor >> trailing, width);
+        self.put(pool, 0b11 << 12 | u64::from(leading) << 6 | u64::from(width - 1), 14);
+        self.put(pool, xor >> trailing, width);
     }
 
     /// Appends the low `n` bits of `bits` (1..=64), most significant first.
-    fn put(&mut self, bits: u64, n: u8) {
+    fn put(&mut self, pool: &mut Pool, bits: u64, n: u8) {
         let free = 64 - self.pending_bits;
         if n < free {
             self.pending = self.pending << n | bits;
@@ -128,155 +123,174 @@ impl OpenChunk {
         let rest = n - free;
         // `free` is 64 only when nothing is pending.
         let head = if free == 64 { 0 } else { self.pending << free };
-        let word = head | bits >> rest;
-        if self.data.capacity() - self.data.len() < 8 {
-            // Not doubled: a hundred thousand half-empty buffers are most of what a head could waste.
-            self.data.reserve_exact(BUFFER_STEP_BYTES);
-        }
-        self.data.extend_from_slice(&word.to_be_bytes());
-        self.pending = if rest == 0 {
-            0
-        } else {
-            bits & (u64::MAX >> (64 - rest))
-        };
+        self.put_word(pool, head | bits >> rest);
+        self.pending = if rest == 0 { 0 } else { bits & (u64::MAX >> (64 - rest)) };
         self.pending_bits = rest;
     }
 
-    /// Ends the chunk and begins an empty one in its place.
-    pub(crate) fn seal(&mut self) -> SealedChunk {
-        let mut times = Vec::with_capacity(usize::from(self.count));
-        let mut values = Vec::with_capacity(usize::from(self.count));
-        self.for_each(|s| {
+    fn put_word(&mut self, pool: &mut Pool, word: u64) {
+        let (block, at) = (
+            usize::from(self.words) / BLOCK_WORDS,
+            usize::from(self.words) % BLOCK_WORDS,
+        );
+        if block == usize::from(self.blocks_len) {
+            self.blocks[block] = pool.new_block();
+            self.blocks_len += 1;
+        }
+        pool.block_mut(self.blocks[block])[at] = word;
+        self.words += 1;
+    }
+
+    /// Moves the samples into a sealed chunk behind `before` and returns its ref.
+    pub(crate) fn seal(&mut self, pool: &mut Pool, before: SealedRef) -> SealedRef {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        self.for_each(pool, |s| {
             times.push(s.ts_ms);
             values.push(s.value);
         });
-        *self = OpenChunk::default();
-        SealedChunk::of(&times, &values)
-    }
-
-    fn tail(&self) -> [u8; 8] {
-        if self.pending_bits == 0 {
-            [0; 8]
-        } else {
-            (self.pending << (64 - self.pending_bits)).to_be_bytes()
-        }
+        *self = OpenChunk {
+            blocks: self.blocks,
+            blocks_len: self.blocks_len,
+            ..OpenChunk::default()
+        };
+        SealedRef::write(pool, before, &times, &values)
     }
 
     /// Calls `f` with every sample in order.
-    pub(crate) fn for_each(&self, f: impl FnMut(Sample)) {
-        decode(&self.data, self.tail(), self.count, f);
-    }
-}
-
-impl SealedChunk {
-    /// Ascending times, not empty, and as many values.
-    pub(crate) fn of(times: &[i64], values: &[f64]) -> Self {
-        let mut data = Vec::with_capacity(times.len() * 4 + 16);
-        times::encode_vector(&mut data, times);
-        let times_len = data.len() as u32;
-        values::encode(&mut data, values);
-        SealedChunk {
-            min_ms: times[0],
-            max_ms: times[times.len() - 1],
-            times_len,
-            data: data.into_boxed_slice(),
+    pub(crate) fn for_each(&self, pool: &Pool, mut f: impl FnMut(Sample)) {
+        let mut words = [0u64; WORDS_MAX + 2];
+        for (i, word) in words.iter_mut().enumerate().take(usize::from(self.words)) {
+            *word = pool.block(self.blocks[i / BLOCK_WORDS])[i % BLOCK_WORDS];
         }
-    }
-
-    pub(crate) fn for_each(&self, mut f: impl FnMut(Sample)) {
-        let (times, payload) = self.data.split_at(self.times_len as usize);
-        let times = times::decode_vector(times).expect("the chunk was encoded by this process");
-        let mut values = Vec::new();
-        values::decode(payload, times.len(), &mut values)
-            .expect("the chunk was encoded by this process");
-        for (&ts_ms, &value) in times.iter().zip(&values) {
-            f(Sample { ts_ms, value });
+        if self.pending_bits > 0 {
+            words[usize::from(self.words)] = self.pending << (64 - self.pending_bits);
         }
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.data.len() + std::mem::size_of::<Self>()
-    }
-}
-
-fn decode(data: &[u8], tail: [u8; 8], count: u16, mut f: impl FnMut(Sample)) {
-    let mut r = BitReader { data, tail, at: 0 };
-    let (mut ts, mut delta, mut bits) = (0i64, 0i64, 0u64);
-    let (mut trailing, mut width) = (0u8, 0u8);
-    for i in 0..count {
-        if i == 0 {
-            ts = r.take(64) as i64;
-            bits = r.take(64);
-        } else {
-            let dod = if r.take(1) == 0 {
-                0
-            } else if r.take(1) == 0 {
-                unzigzag(r.take(9))
-            } else if r.take(1) == 0 {
-                unzigzag(r.take(14))
-            } else if r.take(1) == 0 {
-                unzigzag(r.take(20))
+        let mut r = BitReader { words: &words, at: 0 };
+        let (mut ts, mut delta, mut bits) = (0i64, 0i64, 0u64);
+        let (mut trailing, mut width) = (0u8, 0u8);
+        for i in 0..self.count {
+            if i == 0 {
+                ts = r.take(64) as i64;
+                bits = r.take(64);
             } else {
-                unzigzag(r.take(64))
-            };
-            delta = delta.wrapping_add(dod);
-            ts = ts.wrapping_add(delta);
-            if r.take(1) == 1 {
+                let dod = if r.take(1) == 0 {
+                    0
+                } else if r.take(1) == 0 {
+                    unzigzag(r.take(9))
+                } else if r.take(1) == 0 {
+                    unzigzag(r.take(14))
+                } else if r.take(1) == 0 {
+                    unzigzag(r.take(20))
+                } else {
+                    unzigzag(r.take(64))
+                };
+                delta = delta.wrapping_add(dod);
+                ts = ts.wrapping_add(delta);
                 if r.take(1) == 1 {
-                    let leading = r.take(6) as u8;
-                    width = r.take(6) as u8 + 1;
-                    trailing = 64u8.saturating_sub(leading + width);
+                    if r.take(1) == 1 {
+                        let leading = r.take(6) as u8;
+                        width = r.take(6) as u8 + 1;
+                        trailing = 64 - leading - width;
+                    }
+                    bits ^= r.take(width) << trailing;
                 }
-                bits ^= r.take(width) << trailing;
             }
+            f(Sample {
+                ts_ms: ts,
+                value: f64::from_bits(bits),
+            });
         }
-        f(Sample {
-            ts_ms: ts,
-            value: f64::from_bits(bits),
-        });
     }
 }
 
 struct BitReader<'a> {
-    data: &'a [u8],
-    /// Follows `data`.
-    tail: [u8; 8],
+    /// The last one is padding.
+    words: &'a [u64],
     /// In bits.
     at: usize,
 }
 
 impl BitReader<'_> {
-    /// The next `n` bits (0..=64); zeros past the end.
+    /// The next `n` bits (1..=64).
     #[inline]
     fn take(&mut self, n: u8) -> u64 {
-        if n == 0 {
-            return 0;
-        }
-        let (byte, bit) = (self.at / 8, (self.at % 8) as u32);
+        let (i, bit) = (self.at / 64, self.at % 64);
         self.at += usize::from(n);
-        let word = self.word(byte) << bit;
-        // A ninth byte is needed when the bits do not fit the word that begins at `byte`.
-        let word = if bit != 0 && u32::from(n) + bit > 64 {
-            word | u64::from(self.byte(byte + 8)) >> (8 - bit)
-        } else {
-            word
-        };
+        let mut word = self.words[i] << bit;
+        if bit != 0 {
+            word |= self.words[i + 1] >> (64 - bit);
+        }
         word >> (64 - n)
     }
+}
 
-    #[inline]
-    fn word(&self, at: usize) -> u64 {
-        if let Some(w) = self.data.get(at..).and_then(|d| d.first_chunk::<8>()) {
-            return u64::from_be_bytes(*w);
-        }
-        u64::from_be_bytes(std::array::from_fn(|i| self.byte(at + i)))
+/// Where a sealed chunk is in its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedRef(u64);
+
+impl Default for SealedRef {
+    fn default() -> Self {
+        SealedRef::NONE
+    }
+}
+
+/// A sealed chunk, read in place.
+pub(crate) struct Sealed<'a> {
+    pub(crate) range: TimeRange,
+    times: &'a [u8],
+    values: &'a [u8],
+}
+
+impl SealedRef {
+    pub(crate) const NONE: SealedRef = SealedRef(u64::MAX);
+
+    /// Ascending times, not empty, and as many values.
+    pub(crate) fn write(pool: &mut Pool, before: SealedRef, times: &[i64], values: &[f64]) -> SealedRef {
+        let mut data = Vec::with_capacity(SEALED_HEADER_BYTES + times.len() * 8);
+        data.extend_from_slice(&before.0.to_le_bytes());
+        data.extend_from_slice(&times[0].to_le_bytes());
+        data.extend_from_slice(&times[times.len() - 1].to_le_bytes());
+        data.extend_from_slice(&[0; 8]);
+        times::encode_vector(&mut data, times);
+        let times_len = (data.len() - SEALED_HEADER_BYTES) as u32;
+        values::encode(&mut data, values);
+        let len = (data.len() - SEALED_HEADER_BYTES) as u32;
+        data[24..28].copy_from_slice(&times_len.to_le_bytes());
+        data[28..32].copy_from_slice(&len.to_le_bytes());
+        SealedRef(pool.put_bytes(&data))
     }
 
-    #[inline]
-    fn byte(&self, at: usize) -> u8 {
-        match at.checked_sub(self.data.len()) {
-            None => self.data[at],
-            Some(i) => self.tail.get(i).copied().unwrap_or(0),
+    /// This chunk and those before it, oldest first.
+    pub(crate) fn chain(self, pool: &Pool) -> impl Iterator<Item = Sealed<'_>> {
+        let mut refs: smallvec::SmallVec<[u64; 16]> = smallvec::SmallVec::new();
+        let mut at = self;
+        while at != SealedRef::NONE {
+            refs.push(at.0);
+            at = SealedRef(u64_at(pool.bytes_at(at.0), 0));
+        }
+        refs.into_iter().rev().map(|at| {
+            let bytes = pool.bytes_at(at);
+            let lengths = u64_at(bytes, 24);
+            // Two halves of one word.
+            let (times_len, len) = (lengths as u32 as usize, (lengths >> 32) as usize);
+            let (times, values) = bytes[SEALED_HEADER_BYTES..SEALED_HEADER_BYTES + len].split_at(times_len);
+            let range = TimeRange::new(u64_at(bytes, 8) as i64, u64_at(bytes, 16) as i64);
+            Sealed { range, times, values }
+        })
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+impl Sealed<'_> {
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Sample)) {
+        let times = times::decode_vector(self.times).expect("the chunk was encoded by this process");
+        let mut values = Vec::new();
+        values::decode(self.values, times.len(), &mut values).expect("the chunk was encoded by this process");
+        for (&ts_ms, &value) in times.iter().zip(&values) {
+            f(Sample { ts_ms, value });
         }
     }
 }
@@ -288,49 +302,56 @@ mod tests {
     use trilith_model::STALE_NAN_BITS;
 
     fn check(samples: &[(i64, u64)]) {
+        let mut pool = Pool::default();
         let mut open = OpenChunk::default();
+        let mut newest = SealedRef::NONE;
         for (i, &(t, v)) in samples.iter().enumerate() {
-            open.append(t, f64::from_bits(v));
+            open.append(&mut pool, t, f64::from_bits(v));
+            if open.is_full() {
+                newest = open.seal(&mut pool, newest);
+            }
             let mut got = Vec::new();
-            open.for_each(|s| got.push((s.ts_ms, s.value.to_bits())));
+            for chunk in newest.chain(&pool) {
+                let from = got.len();
+                chunk.for_each(|s| got.push((s.ts_ms, s.value.to_bits())));
+                assert_eq!((chunk.range.min, chunk.range.max), (got[from].0, got[got.len() - 1].0));
+            }
+            open.for_each(&pool, |s| got.push((s.ts_ms, s.value.to_bits())));
             assert_eq!(got, samples[..=i]);
         }
-        let sealed = open.seal();
-        let mut got = Vec::new();
-        sealed.for_each(|s| got.push((s.ts_ms, s.value.to_bits())));
-        assert_eq!(got, samples);
-        assert_eq!(
-            (sealed.min_ms, sealed.max_ms),
-            (samples[0].0, samples[samples.len() - 1].0)
-        );
     }
 
     #[test]
     fn extremes() {
         check(&[(i64::MIN, 0), (i64::MAX, u64::MAX)]);
-        check(&[
-            (i64::MIN, 0),
-            (-1, 1),
-            (0, 1 << 63),
-            (i64::MAX, STALE_NAN_BITS),
-        ]);
+        check(&[(i64::MIN, 0), (-1, 1), (0, 1 << 63), (i64::MAX, STALE_NAN_BITS)]);
         check(&[
             (0, 1.5f64.to_bits()),
             (15, 1.5f64.to_bits()),
             (30, STALE_NAN_BITS),
             (45, 0),
         ]);
+        // The longest codes: chunks are full by size.
+        let mut t = 0;
+        let longest: Vec<(i64, u64)> = (0..200u64)
+            .map(|i| {
+                t += 1 + (i as i64 % 3) * (1 << 50);
+                (t, if i % 2 == 0 { 1 } else { 1 << 63 | i })
+            })
+            .collect();
+        check(&longest);
     }
 
     #[test]
     fn a_constant_regular_series_takes_two_bits_per_sample() {
+        let mut pool = Pool::default();
         let mut open = OpenChunk::default();
         for i in 0..i64::from(CHUNK_SAMPLES_MAX) {
-            open.append(i * 15_000, 1.0);
+            assert!(!open.is_full());
+            open.append(&mut pool, i * 15_000, 1.0);
         }
         assert!(open.is_full());
-        assert!(open.heap_bytes() <= 64);
-        assert!(open.seal().data.len() < 90);
+        assert_eq!(open.blocks_len, 1);
     }
 
     proptest! {

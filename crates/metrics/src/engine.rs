@@ -80,9 +80,7 @@ fn cut_tenant(tenant: &TenantId, head: &TenantHead) -> Result<Vec<BlockDraft>> {
             let to = from + times[from..].partition_point(|t| t.div_euclid(window) == id);
             let writer = match writers.entry(id) {
                 std::collections::btree_map::Entry::Occupied(w) => w.into_mut(),
-                std::collections::btree_map::Entry::Vacant(v) => {
-                    v.insert(BlockWriter::in_memory()?)
-                }
+                std::collections::btree_map::Entry::Vacant(v) => v.insert(BlockWriter::in_memory()?),
             };
             writer.add(labels.as_ref(), &times[from..to], &values[from..to])?;
             from = to;
@@ -93,12 +91,7 @@ fn cut_tenant(tenant: &TenantId, head: &TenantHead) -> Result<Vec<BlockDraft>> {
     let newest = writers.last_key_value().map(|(id, _)| *id);
     writers
         .into_iter()
-        .map(|(id, w)| {
-            w.finish(
-                tenant.clone(),
-                if Some(id) == newest { &metadata } else { &[] },
-            )
-        })
+        .map(|(id, w)| w.finish(tenant.clone(), if Some(id) == newest { &metadata } else { &[] }))
         .collect()
 }
 
@@ -136,11 +129,7 @@ async fn verify(block: &BlockHandle) -> Result<()> {
             let reader = reader.clone();
             task::background(move || reader.open_page(i, &stored)).await??
         };
-        let needed: BTreeSet<usize> = page
-            .slots()
-            .iter()
-            .map(|s| reader.locate_vector(s.vector).0)
-            .collect();
+        let needed: BTreeSet<usize> = page.slots().iter().map(|s| reader.locate_vector(s.vector).0).collect();
         let needed: Vec<usize> = needed.into_iter().collect();
         let stored = reader.fetch_times(&needed).await?;
         let reader = reader.clone();
@@ -158,10 +147,7 @@ async fn verify(block: &BlockHandle) -> Result<()> {
                 page.values(slot, times.len(), &mut values)?;
                 let range = TimeRange::new(times[0], times[times.len() - 1]);
                 if last.is_some_and(|(o, max)| o == slot.ordinal && max >= range.min) {
-                    return Err(Error::corrupt(format!(
-                        "runs of series {} overlap",
-                        slot.ordinal
-                    )));
+                    return Err(Error::corrupt(format!("runs of series {} overlap", slot.ordinal)));
                 }
                 last = Some((slot.ordinal, range.max));
                 n += times.len() as u64;
@@ -169,9 +155,7 @@ async fn verify(block: &BlockHandle) -> Result<()> {
             }
             let entry = reader.page(i);
             if entry.samples != n || entry.time != t {
-                return Err(Error::corrupt(format!(
-                    "page {i} differs from its directory entry"
-                )));
+                return Err(Error::corrupt(format!("page {i} differs from its directory entry")));
             }
             Ok((n, t))
         })
@@ -227,9 +211,7 @@ fn verify_index(reader: &BlockReader) -> Result<()> {
         Ok(std::ops::ControlFlow::Continue(()))
     })?;
     if pairs != posted {
-        return Err(Error::corrupt(format!(
-            "{posted} postings for {pairs} labels"
-        )));
+        return Err(Error::corrupt(format!("{posted} postings for {pairs} labels")));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //!
 //! Invariant: a ref that is in the index has its slot in its shard, because both are made under the index' lock.
 
+pub(crate) mod pool;
 pub(crate) mod series;
 
 use std::hash::BuildHasher as _;
@@ -20,11 +21,12 @@ use trilith_model::{Labels, LabelsRef, MetricBatch, MetricMetadata, Sample, Tena
 
 use crate::format::metadata::MetadataSet;
 use crate::order;
+use pool::Pool;
 use series::Series;
 
 const SHARDS: u32 = 64;
 
-/// Struct, label set, hash table entry and slack of one series, besides its text.
+/// Struct, label set, hash table entry and slack of one series, besides its text and samples.
 const SERIES_BYTES: usize = std::mem::size_of::<Series>() + 120;
 
 /// Number of a series within one tenant of one head, dense from 0.
@@ -52,7 +54,7 @@ pub struct MetricsHead {
 /// One tenant's part of a head.
 pub struct TenantHead {
     index: RwLock<TenantIndex>,
-    shards: Vec<Mutex<Vec<Series>>>,
+    shards: Vec<Mutex<Shard>>,
     min_ms: AtomicI64,
     max_ms: AtomicI64,
     items: AtomicU64,
@@ -60,6 +62,13 @@ pub struct TenantHead {
     /// Series that admitted batches may still create.
     reserved: AtomicU64,
     hasher: foldhash::fast::RandomState,
+}
+
+/// Every 64th series, and the memory of their samples.
+#[derive(Default)]
+struct Shard {
+    series: Vec<Series>,
+    pool: Pool,
 }
 
 /// Label sets by ref and back, and the postings.
@@ -110,8 +119,7 @@ impl MetricsHead {
         }
         let mut tenants = self.tenants.write();
         let made = tenants.entry(tenant.clone()).or_insert_with(|| {
-            self.bytes
-                .fetch_add(u64::from(SHARDS) * 32 + 1024, Ordering::Relaxed);
+            self.bytes.fetch_add(u64::from(SHARDS) * 32 + 1024, Ordering::Relaxed);
             Arc::default()
         });
         made.clone()
@@ -131,17 +139,11 @@ impl MetricsHead {
 
     /// Adds a batch; every sample is taken. `refs` are those that [`TenantHead::find_all`] of this very head gave for
     /// the batch, if it was asked.
-    pub(crate) fn apply(
-        &self,
-        tenant: &TenantId,
-        batch: &MetricBatch,
-        refs: Option<&[Option<HeadSeriesRef>]>,
-    ) {
+    pub(crate) fn apply(&self, tenant: &TenantId, batch: &MetricBatch, refs: Option<&[Option<HeadSeriesRef>]>) {
         let head = self.tenant_or_new(tenant);
         let bytes = head.append(batch, refs);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.items
-            .fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+        self.items.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -173,18 +175,12 @@ impl TenantHead {
     /// Books the creation of `n` series until the guard is dropped.
     pub(crate) fn reserve(self: &Arc<Self>, n: u64) -> SeriesReservation {
         self.reserved.fetch_add(n, Ordering::Relaxed);
-        SeriesReservation {
-            head: self.clone(),
-            n,
-        }
+        SeriesReservation { head: self.clone(), n }
     }
 
     /// The range of all samples, `EMPTY` without any.
     pub(crate) fn time(&self) -> TimeRange {
-        TimeRange::new(
-            self.min_ms.load(Ordering::Relaxed),
-            self.max_ms.load(Ordering::Relaxed),
-        )
+        TimeRange::new(self.min_ms.load(Ordering::Relaxed), self.max_ms.load(Ordering::Relaxed))
     }
 
     /// Samples, repetitions included.
@@ -206,7 +202,7 @@ impl TenantHead {
     }
 
     pub(crate) fn last(&self, r: HeadSeriesRef) -> Option<(i64, u64)> {
-        self.shards[r.shard()].lock()[r.slot()].last()
+        self.shards[r.shard()].lock().series[r.slot()].last()
     }
 
     pub(crate) fn knows_metadata(&self, m: &MetricMetadata) -> bool {
@@ -223,25 +219,15 @@ impl TenantHead {
     }
 
     /// As [`Series::read`].
-    pub(crate) fn read(
-        &self,
-        r: HeadSeriesRef,
-        range: TimeRange,
-        times: &mut Vec<i64>,
-        values: &mut Vec<f64>,
-    ) {
-        self.shards[r.shard()].lock()[r.slot()].read(range, times, values);
+    pub(crate) fn read(&self, r: HeadSeriesRef, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        let shard = self.shards[r.shard()].lock();
+        shard.series[r.slot()].read(&shard.pool, range, times, values);
     }
 
     /// All refs, in the order of series inside a block, with their label sets.
     pub(crate) fn sorted(&self) -> Vec<(Labels, HeadSeriesRef)> {
-        let mut all: Vec<(Labels, HeadSeriesRef)> = self.with_index(|i| {
-            i.labels
-                .iter()
-                .cloned()
-                .zip((0..).map(HeadSeriesRef))
-                .collect()
-        });
+        let mut all: Vec<(Labels, HeadSeriesRef)> =
+            self.with_index(|i| i.labels.iter().cloned().zip((0..).map(HeadSeriesRef)).collect());
         all.sort_unstable_by(|a, b| order::compare(a.0.as_ref(), b.0.as_ref()));
         all
     }
@@ -250,8 +236,9 @@ impl TenantHead {
     pub(crate) fn for_each_range(&self, mut f: impl FnMut(TimeRange) -> bool) {
         let mut go_on = true;
         for shard in &self.shards {
-            for series in &*shard.lock() {
-                series.for_each_range(|r| go_on = go_on && f(r));
+            let shard = shard.lock();
+            for series in &shard.series {
+                series.for_each_range(&shard.pool, |r| go_on = go_on && f(r));
                 if !go_on {
                     return;
                 }
@@ -277,26 +264,24 @@ impl TenantHead {
                 continue;
             }
             let r = r.unwrap_or_else(|| self.find_or_create(labels, &mut grown));
-            let mut shard = self.shards[r.shard()].lock();
-            let series = &mut shard[r.slot()];
-            grown += append_run(series, samples);
+            let shard = &mut *self.shards[r.shard()].lock();
+            let before = shard.pool.bytes();
+            for &s in samples {
+                shard.series[r.slot()].append(&mut shard.pool, s);
+            }
+            grown += shard.pool.bytes() - before;
             for s in samples {
                 time.extend(s.ts_ms);
             }
         }
-        self.items
-            .fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+        self.items.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
         if !time.is_empty() {
             self.min_ms.fetch_min(time.min, Ordering::Relaxed);
             self.max_ms.fetch_max(time.max, Ordering::Relaxed);
         }
         if !batch.metadata.is_empty() {
             let mut metadata = self.metadata.lock();
-            grown += batch
-                .metadata
-                .iter()
-                .map(|m| metadata.insert(m))
-                .sum::<usize>();
+            grown += batch.metadata.iter().map(|m| metadata.insert(m)).sum::<usize>();
         }
         grown as u64
     }
@@ -315,24 +300,13 @@ impl TenantHead {
         *grown += index.postings.bytes() - before + labels.as_packed().len() + SERIES_BYTES;
         let mut shard = self.shards[r.shard()].lock();
         debug_assert_eq!(
-            shard.len(),
+            shard.series.len(),
             r.slot(),
             "refs are dense, so the slots of a shard are"
         );
-        shard.push(Series::default());
+        shard.series.push(Series::default());
         r
     }
-}
-
-/// Returns the bytes that the series grew by, approximately.
-fn append_run(series: &mut Series, samples: &[Sample]) -> usize {
-    let (before, chunks) = (series.growing_bytes(), series.sealed_chunks());
-    for &s in samples {
-        series.append(s);
-    }
-    let sealed = (series.sealed_chunks() - chunks) * series.last_sealed_bytes();
-    // A seal frees the open chunk's buffer: the difference may be negative.
-    (series.growing_bytes() + sealed).saturating_sub(before)
 }
 
 /// See [`TenantHead::reserve`].
@@ -359,9 +333,7 @@ mod tests {
                 ts_ms: ts,
                 value: i as f64,
             });
-            b.finish_series(
-                Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())]).as_ref(),
-            );
+            b.finish_series(Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())]).as_ref());
         }
         b
     }
@@ -377,25 +349,16 @@ mod tests {
         assert_eq!(tenant.series_count(), 200);
         assert_eq!(head.items(), 100_000);
         assert_eq!((tenant.time().min, tenant.time().max), (0, 499_000));
-        let real: usize = tenant
-            .shards
-            .iter()
-            .map(|s| s.lock().iter().map(Series::heap_bytes).sum::<usize>())
-            .sum();
+        let pools: usize = tenant.shards.iter().map(|s| s.lock().pool.bytes()).sum();
         let counted = head.bytes() as usize;
         assert!(
-            counted > real && counted < real * 3 + 200 * 1000,
-            "{counted} counted, {real} in chunks"
+            counted > pools && counted < pools + 200 * 1000,
+            "{counted} counted, {pools} in pools"
         );
         let refs = tenant.find_all(&batch(201, 0));
         assert_eq!(refs.iter().filter(|r| r.is_none()).count(), 1);
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        tenant.read(
-            refs[7].unwrap(),
-            TimeRange::new(1000, 3000),
-            &mut times,
-            &mut values,
-        );
+        tenant.read(refs[7].unwrap(), TimeRange::new(1000, 3000), &mut times, &mut values);
         assert_eq!((times, values), (vec![1000, 2000, 3000], vec![7.0; 3]));
     }
 

@@ -96,8 +96,7 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
     if writer.is_empty() {
         return Ok(Vec::new());
     }
-    let mut draft =
-        task::background(move || writer.finish(tenant, &metadata.entries(None))).await??;
+    let mut draft = task::background(move || writer.finish(tenant, &metadata.entries(None))).await??;
     draft.facts.insert(FACT_NEWEST.to_owned(), newest);
     Ok(vec![draft])
 }
@@ -119,8 +118,7 @@ impl Merger {
             }
             let mut least: Option<usize> = None;
             for (i, f) in self.feeds.iter().enumerate().filter(|(_, f)| !f.is_done()) {
-                if least.is_none_or(|l| order::compare(f.labels(), self.feeds[l].labels()).is_lt())
-                {
+                if least.is_none_or(|l| order::compare(f.labels(), self.feeds[l].labels()).is_lt()) {
                     least = Some(i);
                 }
             }
@@ -185,10 +183,7 @@ impl Feed {
     fn is_ready(&self) -> bool {
         self.is_done()
             || self.next_page > 0 && self.next_page == self.reader.page_count()
-            || self
-                .pages
-                .back()
-                .is_some_and(|(last, _)| *last > self.ordinal)
+            || self.pages.back().is_some_and(|(last, _)| *last > self.ordinal)
     }
 
     fn labels(&self) -> LabelsRef<'_> {
@@ -200,15 +195,12 @@ impl Feed {
         let to = (self.next_page + PAGES_PER_FETCH).min(self.reader.page_count());
         let wanted: Vec<usize> = (self.next_page..to).collect();
         if wanted.is_empty() {
-            return Err(Error::corrupt(
-                "the last page does not hold the last series",
-            ));
+            return Err(Error::corrupt("the last page does not hold the last series"));
         }
         let stored = self.reader.fetch_pages(&wanted).await?;
         let reader = self.reader.clone();
         let opened: Vec<(u32, Page)> = task::background(move || {
-            let open =
-                |(&i, stored)| Ok((reader.page(i).last_ordinal, reader.open_page(i, stored)?));
+            let open = |(&i, stored)| Ok((reader.page(i).last_ordinal, reader.open_page(i, stored)?));
             wanted.iter().zip(&stored).map(open).collect::<Result<_>>()
         })
         .await??;
@@ -227,10 +219,7 @@ impl Feed {
         if self.times.len() > TIMES_PAGES_MAX {
             self.times.retain(|i, _| needed.contains(i));
         }
-        let missing: Vec<usize> = needed
-            .into_iter()
-            .filter(|i| !self.times.contains_key(i))
-            .collect();
+        let missing: Vec<usize> = needed.into_iter().filter(|i| !self.times.contains_key(i)).collect();
         let stored = self.reader.fetch_times(&missing).await?;
         let reader = self.reader.clone();
         let opened: Vec<(usize, Arc<TimesPage>)> = task::background(move || {
@@ -245,9 +234,7 @@ impl Feed {
     fn load_labels(&mut self) -> Result<()> {
         self.packed.clear();
         if !self.is_done() {
-            self.reader
-                .index
-                .labels_into(self.ordinal, &mut self.packed)?;
+            self.reader.index.labels_into(self.ordinal, &mut self.packed)?;
         }
         Ok(())
     }
@@ -269,11 +256,7 @@ impl Feed {
             }
         }
         self.ordinal += 1;
-        while self
-            .pages
-            .front()
-            .is_some_and(|(last, _)| *last < self.ordinal)
-        {
+        while self.pages.front().is_some_and(|(last, _)| *last < self.ordinal) {
             self.pages.pop_front();
         }
         self.load_labels()

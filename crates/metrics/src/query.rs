@@ -71,10 +71,7 @@ impl Sources {
             .map(|handle| async move {
                 ctx.check()?;
                 let id = handle.meta.id;
-                match cache
-                    .get_or_insert_async(&id, BlockReader::open(&handle))
-                    .await
-                {
+                match cache.get_or_insert_async(&id, BlockReader::open(&handle)).await {
                     Ok(reader) => Ok(Some(OpenBlock { handle, reader })),
                     Err(e) => skip_damaged(ctx, &handle, e).map(|()| None),
                 }
@@ -100,10 +97,7 @@ pub(crate) fn skip_damaged(ctx: &QueryContext, block: &BlockHandle, error: Error
     match error.kind {
         ErrorKind::Corrupt | ErrorKind::NotFound => {
             tracing::error!(block = %block.meta.id, tenant = %ctx.tenant, %error, "block is damaged, its samples are left out");
-            ctx.warn(format!(
-                "block {} is damaged, its samples are left out",
-                block.meta.id
-            ));
+            ctx.warn(format!("block {} is damaged, its samples are left out", block.meta.id));
             Ok(())
         }
         _ => Err(error),

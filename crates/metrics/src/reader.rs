@@ -17,9 +17,7 @@ use crate::format::directory::{PageEntry, TimesEntry, decode_pages, decode_times
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
 use crate::format::{bad, metadata};
-use crate::writer::{
-    FILE, SECTION_DATA, SECTION_INDEX, SECTION_METADATA, SECTION_PAGES, SECTION_TIMES,
-};
+use crate::writer::{FILE, SECTION_DATA, SECTION_INDEX, SECTION_METADATA, SECTION_PAGES, SECTION_TIMES};
 
 /// An open block; shared by queries.
 pub(crate) struct BlockReader {
@@ -47,8 +45,8 @@ impl BlockReader {
     }
 
     fn parse(container: Container, parts: Vec<Bytes>) -> Result<Self> {
-        let [pages, times, index] = <[Bytes; 3]>::try_from(parts)
-            .map_err(|_| Error::internal("three sections were read"))?;
+        let [pages, times, index] =
+            <[Bytes; 3]>::try_from(parts).map_err(|_| Error::internal("three sections were read"))?;
         let data_len = container
             .section(SECTION_DATA, 0)
             .ok_or_else(|| Error::corrupt("block without data section"))?
@@ -107,22 +105,14 @@ impl BlockReader {
 
     /// Stored bytes of value pages, in one round.
     pub(crate) async fn fetch_pages(&self, pages: &[usize]) -> Result<Vec<Bytes>> {
-        let ranges: Vec<Range<u64>> = pages
-            .iter()
-            .map(|&i| self.pages[i].extent.range())
-            .collect();
+        let ranges: Vec<Range<u64>> = pages.iter().map(|&i| self.pages[i].extent.range()).collect();
         self.container.read_ranges(SECTION_DATA, 0, &ranges).await
     }
 
     /// CPU work: checks and opens a value page.
     pub(crate) fn open_page(&self, i: usize, stored: &Bytes) -> Result<Page> {
         let p = &self.pages[i];
-        Page::open(
-            p.extent.open(stored)?,
-            p.first_ordinal,
-            p.last_ordinal,
-            self.vectors,
-        )
+        Page::open(p.extent.open(stored)?, p.first_ordinal, p.last_ordinal, self.vectors)
     }
 
     /// The time page of a vector and its position there.
@@ -135,10 +125,7 @@ impl BlockReader {
     }
 
     pub(crate) async fn fetch_times(&self, pages: &[usize]) -> Result<Vec<Bytes>> {
-        let ranges: Vec<Range<u64>> = pages
-            .iter()
-            .map(|&i| self.times[i].extent.range())
-            .collect();
+        let ranges: Vec<Range<u64>> = pages.iter().map(|&i| self.times[i].extent.range()).collect();
         self.container.read_ranges(SECTION_DATA, 0, &ranges).await
     }
 
@@ -224,10 +211,8 @@ mod tests {
     fn block() -> Vec<u8> {
         let mut w = BlockWriter::in_memory().unwrap();
         for i in 0..3 {
-            let labels =
-                Labels::from_pairs([("__name__", "m"), ("i", ["0", "1", "2"][i as usize])]);
-            w.add(labels.as_ref(), &[1, 2, 3 + i], &[1.0, 2.0, i as f64])
-                .unwrap();
+            let labels = Labels::from_pairs([("__name__", "m"), ("i", ["0", "1", "2"][i as usize])]);
+            w.add(labels.as_ref(), &[1, 2, 3 + i], &[1.0, 2.0, i as f64]).unwrap();
         }
         let mut draft = w.finish(TenantId::anonymous(), &[]).unwrap();
         match draft.files.remove(0).body {

@@ -11,12 +11,10 @@ use tokio_util::sync::CancellationToken;
 use trilith_block::{HeadStats, Shard, ShardStats};
 use trilith_index::IndexStats;
 use trilith_model::{
-    Appended, Clock, Error, ErrorKind, Labels, LimitsProvider, MetricBatch, MetricMetadata,
-    MetricSink, Result, Signal, TenantId, TimeRange, task,
+    Appended, Clock, Error, ErrorKind, Labels, LimitsProvider, MetricBatch, MetricMetadata, MetricSink, Result, Signal,
+    TenantId, TimeRange, task,
 };
-use trilith_query::{
-    LabelRequest, QueryContext, ResultStream, SeriesBatch, SeriesRequest, SeriesSource,
-};
+use trilith_query::{LabelRequest, QueryContext, ResultStream, SeriesBatch, SeriesRequest, SeriesSource};
 use trilith_wal::{Lsn, Record, Wal};
 
 use crate::engine::MetricsEngine;
@@ -194,12 +192,7 @@ impl MetricsStore {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let c = &self.inner.counters;
         let view = self.inner.shard.view();
-        let series = |h: &Arc<MetricsHead>| {
-            h.tenants()
-                .iter()
-                .map(|(_, t)| u64::from(t.series_count()))
-                .sum()
-        };
+        let series = |h: &Arc<MetricsHead>| h.tenants().iter().map(|(_, t)| u64::from(t.series_count())).sum();
         MetricsStats {
             samples: get(&c.samples),
             rejected_samples: get(&c.rejected),
@@ -237,9 +230,7 @@ impl MetricsStore {
         request: LabelRequest,
         f: impl FnOnce(&QueryContext, &Sources, &LabelRequest) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let sources = self
-            .sources(ctx, TimeRange::new(request.start, request.end))
-            .await?;
+        let sources = self.sources(ctx, TimeRange::new(request.start, request.end)).await?;
         let ctx = ctx.clone();
         task::compute(move || f(&ctx, &sources, &request)).await?
     }
@@ -262,8 +253,7 @@ impl SeriesSource for MetricsStore {
             let range = TimeRange::new(request.start_ms, request.end_ms);
             let sources = Sources::open(&ctx, &view, range, &store.inner.readers).await?;
             let planner = ctx.clone();
-            let plan =
-                task::compute(move || plan(&planner, sources, &request.matchers, range)).await??;
+            let plan = task::compute(move || plan(&planner, sources, &request.matchers, range)).await??;
             let plan = Arc::new(plan);
             let runs = plan.runs();
             let selection = Selection::new(ctx, plan);
@@ -286,12 +276,7 @@ impl SeriesSource for MetricsStore {
         self.with_sources(ctx, request, labels::names).await
     }
 
-    async fn label_values(
-        &self,
-        ctx: &QueryContext,
-        name: &str,
-        request: LabelRequest,
-    ) -> Result<Vec<String>> {
+    async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>> {
         let name = name.to_owned();
         self.with_sources(ctx, request, move |ctx, sources, request| {
             labels::values(ctx, sources, &name, request)
@@ -299,11 +284,7 @@ impl SeriesSource for MetricsStore {
         .await
     }
 
-    async fn metadata(
-        &self,
-        ctx: &QueryContext,
-        family: Option<&str>,
-    ) -> Result<Vec<MetricMetadata>> {
+    async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {
         ctx.check()?;
         let view = self.inner.shard.view();
         let mut set = MetadataSet::default();
@@ -322,10 +303,7 @@ impl SeriesSource for MetricsStore {
             ctx.check()?;
             match entries {
                 Ok(entries) => {
-                    for m in entries
-                        .iter()
-                        .filter(|m| family.is_none_or(|f| f == m.family))
-                    {
+                    for m in entries.iter().filter(|m| family.is_none_or(|f| f == m.family)) {
                         set.insert(m);
                     }
                 }

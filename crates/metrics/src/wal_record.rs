@@ -9,7 +9,7 @@ use std::io::Read as _;
 use trilith_codec::{Reader, put_uvarint, put_varint};
 use trilith_model::{Error, LabelsRef, MetricBatch, Result, Sample};
 
-use crate::format::{bad, metadata};
+use crate::format::{bad, compress_at, metadata};
 
 const VERSION: u8 = 1;
 
@@ -55,8 +55,7 @@ pub(crate) fn encode(batch: &MetricBatch) -> Result<Vec<u8>> {
             ),
         ));
     }
-    let packed =
-        zstd::bulk::compress(&raw, 1).map_err(|e| Error::internal(format!("zstd: {e}")))?;
+    let packed = compress_at(&raw, 1)?;
     let mut out = Vec::with_capacity(packed.len() + 8);
     out.push(VERSION);
     put_uvarint(&mut out, raw.len() as u64);
@@ -71,9 +70,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MetricBatch> {
     let mut r = Reader::new(payload);
     let version = r.u8().map_err(&bad)?;
     if version != VERSION {
-        return Err(Error::unsupported(format!(
-            "metrics record version {version}"
-        )));
+        return Err(Error::unsupported(format!("metrics record version {version}")));
     }
     let raw_len = r.uvarint_max(RECORD_RAW_BYTES_MAX as u64).map_err(&bad)? as usize;
     let raw = unpack(r.rest(), raw_len)?;
@@ -160,12 +157,7 @@ mod tests {
     fn flat(batch: &MetricBatch) -> Flat {
         batch
             .series()
-            .map(|(l, s)| {
-                (
-                    l.to_owned(),
-                    s.iter().map(|s| (s.ts_ms, s.value.to_bits())).collect(),
-                )
-            })
+            .map(|(l, s)| (l.to_owned(), s.iter().map(|s| (s.ts_ms, s.value.to_bits())).collect()))
             .collect()
     }
 
@@ -182,8 +174,7 @@ mod tests {
     }
 
     fn arb_series() -> impl Strategy<Value = Flat> {
-        let labels = proptest::collection::btree_map("[a-c]{1,2}", "[x-z]{1,3}", 0..4)
-            .prop_map(Labels::from_pairs);
+        let labels = proptest::collection::btree_map("[a-c]{1,2}", "[x-z]{1,3}", 0..4).prop_map(Labels::from_pairs);
         let samples = proptest::collection::vec((any::<i64>(), any::<u64>()), 0..4);
         proptest::collection::vec((labels, samples), 0..10)
     }

@@ -100,27 +100,17 @@ impl BlockWriter {
     ///
     /// # Errors
     /// `Internal` when the order is broken; those of the scratch file; `TooLarge`.
-    pub(crate) fn add(
-        &mut self,
-        labels: LabelsRef<'_>,
-        times: &[i64],
-        values: &[f64],
-    ) -> Result<()> {
+    pub(crate) fn add(&mut self, labels: LabelsRef<'_>, times: &[i64], values: &[f64]) -> Result<()> {
         debug_assert_eq!(times.len(), values.len());
         if times.is_empty() {
             return Ok(());
         }
         if !self.index.is_empty() && order::compare(self.last.as_ref(), labels).is_ge() {
-            return Err(Error::internal(format!(
-                "series {labels} is out of order in its block"
-            )));
+            return Err(Error::internal(format!("series {labels} is out of order in its block")));
         }
         self.last = labels.to_owned();
         let ordinal = self.index.add(labels)?;
-        for (times, values) in times
-            .chunks(SLOT_SAMPLES_MAX)
-            .zip(values.chunks(SLOT_SAMPLES_MAX))
-        {
+        for (times, values) in times.chunks(SLOT_SAMPLES_MAX).zip(values.chunks(SLOT_SAMPLES_MAX)) {
             if self.page.is_full() {
                 self.end_page()?;
             }
@@ -131,9 +121,7 @@ impl BlockWriter {
             self.page.push(ordinal, vector, values);
             self.page_last = ordinal;
             self.page_samples += times.len() as u64;
-            self.page_time = self
-                .page_time
-                .union(TimeRange::new(times[0], times[times.len() - 1]));
+            self.page_time = self.page_time.union(TimeRange::new(times[0], times[times.len() - 1]));
         }
         self.items += times.len() as u64;
         Ok(())
@@ -156,11 +144,7 @@ impl BlockWriter {
 
     /// # Errors
     /// As `add`.
-    pub(crate) fn finish(
-        mut self,
-        tenant: TenantId,
-        entries: &[MetricMetadata],
-    ) -> Result<BlockDraft> {
+    pub(crate) fn finish(mut self, tenant: TenantId, entries: &[MetricMetadata]) -> Result<BlockDraft> {
         if !self.page.is_empty() {
             self.end_page()?;
         }

@@ -145,9 +145,7 @@ pub(crate) fn decode_pages(bytes: &[u8], data_len: u64, series: u32) -> Result<V
     r.finish().map_err(&bad)?;
     let covered = pages.last().map_or(0, |p| u64::from(p.last_ordinal) + 1);
     if covered != u64::from(series) {
-        return Err(Error::corrupt(format!(
-            "pages cover {covered} of {series} series"
-        )));
+        return Err(Error::corrupt(format!("pages cover {covered} of {series} series")));
     }
     Ok(pages)
 }
@@ -239,14 +237,8 @@ mod tests {
         let bytes = encode_pages(&pages);
         assert_eq!(decode_pages(&bytes, 41, 10).unwrap(), pages);
         assert!(decode_pages(&bytes, 40, 10).is_err(), "outside of the data");
-        assert!(
-            decode_pages(&bytes, 41, 11).is_err(),
-            "a series without a page"
-        );
-        assert!(
-            decode_pages(&bytes, 41, 9).is_err(),
-            "a page without a series"
-        );
+        assert!(decode_pages(&bytes, 41, 11).is_err(), "a series without a page");
+        assert!(decode_pages(&bytes, 41, 9).is_err(), "a page without a series");
 
         let times = vec![
             TimesEntry {

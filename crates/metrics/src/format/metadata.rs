@@ -39,10 +39,7 @@ fn code(kind: MetricType) -> u8 {
     }
 }
 
-pub(crate) fn encode<'a>(
-    out: &mut Vec<u8>,
-    entries: impl ExactSizeIterator<Item = &'a MetricMetadata>,
-) {
+pub(crate) fn encode<'a>(out: &mut Vec<u8>, entries: impl ExactSizeIterator<Item = &'a MetricMetadata>) {
     put_uvarint(out, entries.len() as u64);
     for m in entries {
         put_str(out, &m.family);
@@ -89,9 +86,7 @@ impl MetadataSet {
 
     /// Adds an entry; returns its approximate bytes, 0 when it was known or there is no room.
     pub(crate) fn insert(&mut self, m: &MetricMetadata) -> usize {
-        if self.contains(m)
-            || (self.families.len() >= FAMILIES_MAX && !self.families.contains_key(&m.family))
-        {
+        if self.contains(m) || (self.families.len() >= FAMILIES_MAX && !self.families.contains_key(&m.family)) {
             return 0;
         }
         let entries = self.families.entry(m.family.clone()).or_default();

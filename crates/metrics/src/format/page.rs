@@ -43,10 +43,7 @@ impl PageBuilder {
             ordinal - self.last_ordinal
         };
         put_uvarint(&mut self.headers, u64::from(delta));
-        put_varint(
-            &mut self.headers,
-            i64::from(vector) - i64::from(self.last_vector),
-        );
+        put_varint(&mut self.headers, i64::from(vector) - i64::from(self.last_vector));
         let from = self.payloads.len();
         values::encode(&mut self.payloads, run);
         put_uvarint(&mut self.headers, (self.payloads.len() - from) as u64);
@@ -87,12 +84,7 @@ pub(crate) struct Page {
 impl Page {
     /// # Errors
     /// `Corrupt` unless the frame checks out, ordinals lie in `ordinals` (inclusive) and vectors below `vectors`.
-    pub(crate) fn open(
-        raw: Vec<u8>,
-        first_ordinal: u32,
-        last_ordinal: u32,
-        vectors: u32,
-    ) -> Result<Self> {
+    pub(crate) fn open(raw: Vec<u8>, first_ordinal: u32, last_ordinal: u32, vectors: u32) -> Result<Self> {
         let bad = bad("value page");
         let mut r = Reader::new(&raw);
         let n = r.count(3).map_err(&bad)?;
@@ -107,9 +99,7 @@ impl Page {
             vector = vector
                 .checked_add(r.varint().map_err(&bad)?)
                 .filter(|v| (0..i64::from(vectors)).contains(v))
-                .ok_or_else(|| {
-                    Error::corrupt("slot names a timestamp vector that does not exist")
-                })?;
+                .ok_or_else(|| Error::corrupt("slot names a timestamp vector that does not exist"))?;
             lens.push(r.count(1).map_err(&bad)?);
             // Within 0..vectors, a u32.
             slots.push(Slot {
@@ -127,9 +117,7 @@ impl Page {
         if slots.first().map(|s| s.ordinal) != Some(first_ordinal)
             || slots.last().map(|s| s.ordinal) != Some(last_ordinal)
         {
-            return Err(Error::corrupt(
-                "page does not hold the series of its directory entry",
-            ));
+            return Err(Error::corrupt("page does not hold the series of its directory entry"));
         }
         Ok(Page { raw, slots })
     }
@@ -186,18 +174,9 @@ mod tests {
         }
         assert_eq!(page.slots_of(7).len(), 2);
         assert_eq!(page.slots_of(9).len(), 0);
-        assert!(
-            Page::open(raw.clone(), 7, 10, 9).is_err(),
-            "vector out of range"
-        );
-        assert!(
-            Page::open(raw.clone(), 7, 9, 10).is_err(),
-            "series out of range"
-        );
-        assert!(
-            Page::open(raw.clone(), 6, 10, 10).is_err(),
-            "another first series"
-        );
+        assert!(Page::open(raw.clone(), 7, 10, 9).is_err(), "vector out of range");
+        assert!(Page::open(raw.clone(), 7, 9, 10).is_err(), "series out of range");
+        assert!(Page::open(raw.clone(), 6, 10, 10).is_err(), "another first series");
         for cut in 0..raw.len() {
             assert!(Page::open(raw[..cut].to_vec(), 7, 10, 10).is_err());
         }

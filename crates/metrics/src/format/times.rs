@@ -13,10 +13,7 @@ use super::{SLOT_SAMPLES_MAX, bad};
 
 pub(crate) fn encode_vector(out: &mut Vec<u8>, times: &[i64]) {
     debug_assert!(!times.is_empty() && times.len() <= SLOT_SAMPLES_MAX);
-    debug_assert!(
-        times.is_sorted_by(|a, b| a < b),
-        "timestamps of a vector ascend"
-    );
+    debug_assert!(times.is_sorted_by(|a, b| a < b), "timestamps of a vector ascend");
     put_uvarint(out, times.len() as u64);
     put_varint(out, times[0]);
     let (mut last, mut delta) = (times[0], 0i64);

@@ -110,11 +110,7 @@ fn encode_decimal(out: &mut Vec<u8>, values: &[f64]) -> bool {
         return false;
     }
     let second = delta2_bytes < delta_bytes;
-    out.push(if second {
-        DECIMAL_DELTA2
-    } else {
-        DECIMAL_DELTA
-    });
+    out.push(if second { DECIMAL_DELTA2 } else { DECIMAL_DELTA });
     out.push(exponent);
     put_uvarint(out, exceptions.len() as u64);
     let mut at = 0;
@@ -249,9 +245,7 @@ mod tests {
         assert_eq!(check(&[f64::from_bits(STALE_NAN_BITS); 3]).0, CONSTANT);
         let counter: Vec<f64> = (0..100).map(|i| 1e9 + f64::from(i * 1000)).collect();
         assert_eq!(check(&counter).0, DECIMAL_DELTA2);
-        let noisy: Vec<f64> = (0..100)
-            .map(|i| f64::from(i * 7919 % 101) / 1000.0)
-            .collect();
+        let noisy: Vec<f64> = (0..100).map(|i| f64::from(i * 7919 % 101) / 1000.0).collect();
         assert_eq!(check(&noisy).0, DECIMAL_DELTA);
         let mut stale = noisy.clone();
         stale[99] = f64::from_bits(STALE_NAN_BITS);

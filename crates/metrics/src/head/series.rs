@@ -2,25 +2,28 @@
 
 use trilith_model::{Sample, TimeRange};
 
-use crate::chunk::{OpenChunk, SealedChunk};
+use super::pool::Pool;
+use crate::chunk::{OpenChunk, SealedRef};
 
 /// Late samples kept plain before they are sorted and sealed into a chunk of their own.
 const LATE_SAMPLES_MAX: usize = 64;
 
-/// Samples in write order, compressed: chunks of ascending samples, and apart from them those that came late.
+/// Samples in write order, compressed: chunks of ascending samples, and apart from them those that came late. The bytes
+/// are in the pool of the series' shard.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
-    sealed: Vec<SealedChunk>,
     open: OpenChunk,
+    /// The newest sealed chunk.
+    sealed: SealedRef,
     /// The newest sample, also right after a seal.
     last: Option<(i64, u64)>,
     /// Rare, so it costs a pointer only.
     late: Option<Box<Late>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Late {
-    sealed: Vec<SealedChunk>,
+    sealed: SealedRef,
     /// In write order; of equal times the later one counts.
     open: Vec<Sample>,
 }
@@ -33,7 +36,7 @@ impl Series {
 
     /// Adds a sample. One that is not newer than all others goes to the late ones, except an exact repetition of
     /// the newest, which changes nothing.
-    pub(crate) fn append(&mut self, s: Sample) {
+    pub(crate) fn append(&mut self, pool: &mut Pool, s: Sample) {
         let bits = s.value.to_bits();
         match self.last {
             Some((t, b)) if s.ts_ms == t && bits == b => {}
@@ -42,70 +45,39 @@ impl Series {
                     // It replaces the newest one, so it is what a repetition is measured by.
                     self.last = Some((t, bits));
                 }
-                self.append_late(s);
+                self.append_late(pool, s);
             }
             _ => {
-                self.open.append(s.ts_ms, s.value);
+                self.open.append(pool, s.ts_ms, s.value);
                 self.last = Some((s.ts_ms, bits));
                 if self.open.is_full() {
-                    self.sealed.push(self.open.seal());
+                    self.sealed = self.open.seal(pool, self.sealed);
                 }
             }
         }
     }
 
-    fn append_late(&mut self, s: Sample) {
-        let late = self.late.get_or_insert_default();
+    fn append_late(&mut self, pool: &mut Pool, s: Sample) {
+        let late = self.late.get_or_insert_with(|| {
+            pool.charge(LATE_SAMPLES_MAX * size_of::<Sample>() + 64);
+            Box::new(Late {
+                sealed: SealedRef::NONE,
+                open: Vec::new(),
+            })
+        });
         late.open.push(s);
         if late.open.len() >= LATE_SAMPLES_MAX {
             let (times, values) = last_of_each(std::mem::take(&mut late.open));
-            late.sealed.push(SealedChunk::of(&times, &values));
+            late.sealed = SealedRef::write(pool, late.sealed, &times, &values);
         }
     }
 
-    /// Approximate heap bytes.
-    #[cfg(test)]
-    pub(crate) fn heap_bytes(&self) -> usize {
-        // Beside the bytes: the allocator's header of each chunk.
-        let chunks = |c: &[SealedChunk]| c.iter().map(|c| c.heap_bytes() + 16).sum::<usize>();
-        let late = self.late.as_ref().map_or(0, |l| chunks(&l.sealed));
-        chunks(&self.sealed) + late + self.growing_bytes()
-    }
-
-    /// Heap bytes without the sealed chunks: what an append changes, cheap to ask before and after.
-    pub(crate) fn growing_bytes(&self) -> usize {
-        self.open.heap_bytes()
-            + self
-                .late
-                .as_ref()
-                .map_or(0, |l| l.open.capacity() * 16 + 64)
-    }
-
-    pub(crate) fn sealed_chunks(&self) -> usize {
-        self.sealed.len() + self.late.as_ref().map_or(0, |l| l.sealed.len())
-    }
-
-    /// Bytes of the chunk sealed last; 0 when there is none.
-    pub(crate) fn last_sealed_bytes(&self) -> usize {
-        let late = self.late.as_ref().and_then(|l| l.sealed.last());
-        self.sealed
-            .last()
-            .into_iter()
-            .chain(late)
-            .map(|c| c.heap_bytes() + 16)
-            .max()
-            .unwrap_or(0)
-    }
-
     /// Calls `f` with time ranges that together hold every sample.
-    pub(crate) fn for_each_range(&self, mut f: impl FnMut(TimeRange)) {
+    pub(crate) fn for_each_range(&self, pool: &Pool, mut f: impl FnMut(TimeRange)) {
         let late = self.late.as_deref();
-        for c in self
-            .sealed
-            .iter()
-            .chain(late.map_or(&[][..], |l| &l.sealed))
-        {
-            f(TimeRange::new(c.min_ms, c.max_ms));
+        let late_sealed = late.map_or(SealedRef::NONE, |l| l.sealed);
+        for c in self.sealed.chain(pool).chain(late_sealed.chain(pool)) {
+            f(c.range);
         }
         if let Some(range) = self.open.range() {
             f(range);
@@ -116,7 +88,7 @@ impl Series {
     }
 
     /// Appends the samples of the range to `times` and `values`: ascending, of equal times the one written last.
-    pub(crate) fn read(&self, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+    pub(crate) fn read(&self, pool: &Pool, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
         let (from, values_from) = (times.len(), values.len());
         let mut put = |s: Sample| {
             if range.contains(s.ts_ms) {
@@ -124,25 +96,21 @@ impl Series {
                 values.push(s.value);
             }
         };
-        let overlaps = |c: &SealedChunk| range.overlaps(TimeRange::new(c.min_ms, c.max_ms));
-        for c in self.sealed.iter().filter(|c| overlaps(c)) {
+        for c in self.sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
             c.for_each(&mut put);
         }
         if self.open.range().is_some_and(|r| range.overlaps(r)) {
-            self.open.for_each(&mut put);
+            self.open.for_each(pool, &mut put);
         }
         let Some(late) = &self.late else { return };
         // Late samples come last, so that a stable sort keeps them behind the ones they replace.
-        for c in late.sealed.iter().filter(|c| overlaps(c)) {
+        for c in late.sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
             c.for_each(&mut put);
         }
         late.open.iter().copied().for_each(&mut put);
         if !times[from..].is_sorted_by(|a, b| a < b) {
-            let all = times
-                .drain(from..)
-                .zip(values.drain(values_from..))
-                .map(|(ts_ms, value)| Sample { ts_ms, value });
-            let (t, v) = last_of_each(all.collect());
+            let all = times.drain(from..).zip(values.drain(values_from..));
+            let (t, v) = last_of_each(all.map(|(ts_ms, value)| Sample { ts_ms, value }).collect());
             times.extend(t);
             values.extend(v);
         }
@@ -184,15 +152,16 @@ mod tests {
                 samples.sort_by_key(|s| s.0);
             }
             let mut series = Series::default();
+            let mut pool = Pool::default();
             let mut model = BTreeMap::new();
             for &(ts_ms, v) in &samples {
-                series.append(Sample { ts_ms, value: f64::from(v) });
+                series.append(&mut pool, Sample { ts_ms, value: f64::from(v) });
                 model.insert(ts_ms, f64::from(v));
             }
             let (a, b) = (a.min(b), a.max(b));
             for range in [TimeRange::ALL, TimeRange::new(a, b)] {
                 let (mut t, mut v) = (vec![-1], vec![-1.0, -1.0]);
-                series.read(range, &mut t, &mut v);
+                series.read(&pool, range, &mut t, &mut v);
                 let got: Vec<(i64, f64)> = t.into_iter().skip(1).zip(v.into_iter().skip(2)).collect();
                 let want: Vec<(i64, f64)> = model.range(range.min..=range.max).map(|(t, v)| (*t, *v)).collect();
                 prop_assert_eq!(got, want);

@@ -62,10 +62,7 @@ impl Selection {
     }
 
     /// The batch of a run; it may be empty. The reservation covers it until the consumer has it.
-    pub(crate) async fn batch(
-        self: Arc<Self>,
-        run: Range<usize>,
-    ) -> Result<(SeriesBatch, Reservation)> {
+    pub(crate) async fn batch(self: Arc<Self>, run: Range<usize>) -> Result<(SeriesBatch, Reservation)> {
         self.ctx.check()?;
         let parts: Vec<(Option<BlockPart>, Reservation)> = futures::stream::iter(self.wanted(&run))
             .map(|(source, ordinals)| self.clone().read_block(source, ordinals))
@@ -76,8 +73,7 @@ impl Selection {
         let this = self.clone();
         task::compute(move || {
             // The pages' reservations end with the pages.
-            let (parts, _held): (Vec<Option<BlockPart>>, Vec<Reservation>) =
-                parts.into_iter().unzip();
+            let (parts, _held): (Vec<Option<BlockPart>>, Vec<Reservation>) = parts.into_iter().unzip();
             let parts: Vec<BlockPart> = parts.into_iter().flatten().collect();
             let batch = this.assemble(run, &parts, &mut memory)?;
             Ok((batch, memory))
@@ -108,20 +104,12 @@ impl Selection {
     }
 
     /// `None` for a damaged block.
-    async fn read_block(
-        self: Arc<Self>,
-        source: u32,
-        ordinals: Vec<u32>,
-    ) -> Result<(Option<BlockPart>, Reservation)> {
+    async fn read_block(self: Arc<Self>, source: u32, ordinals: Vec<u32>) -> Result<(Option<BlockPart>, Reservation)> {
         let mut memory = self.ctx.memory.reserve(0)?;
         match self.try_read_block(source, &ordinals, &mut memory).await {
             Ok(part) => Ok((Some(part), memory)),
             Err(e) => {
-                skip_damaged(
-                    &self.ctx,
-                    &self.plan.sources.blocks[source as usize].handle,
-                    e,
-                )?;
+                skip_damaged(&self.ctx, &self.plan.sources.blocks[source as usize].handle, e)?;
                 Ok((None, memory))
             }
         }
@@ -138,17 +126,11 @@ impl Selection {
         let reader = &self.plan.sources.blocks[source as usize].reader;
         let wanted = reader.pages_of(ordinals, self.plan.range);
         // Stored bytes, raw bytes, and about as much again for the slots' directory.
-        memory.grow(
-            wanted
-                .iter()
-                .map(|&i| reader.page(i).extent.raw_len as usize * 2)
-                .sum(),
-        )?;
+        memory.grow(wanted.iter().map(|&i| reader.page(i).extent.raw_len as usize * 2).sum())?;
         let stored = reader.fetch_pages(&wanted).await?;
         self.count_bytes(&stored);
         let (this, ordinals) = (self.clone(), ordinals.to_vec());
-        let (pages, needed) =
-            task::compute(move || this.open_pages(source, &wanted, &stored, &ordinals)).await??;
+        let (pages, needed) = task::compute(move || this.open_pages(source, &wanted, &stored, &ordinals)).await??;
 
         let mut times = HashMap::new();
         let mut missing = Vec::new();
@@ -167,18 +149,11 @@ impl Selection {
         let this = self.clone();
         let opened = task::compute(move || this.open_times(source, &missing, &stored)).await??;
         times.extend(opened);
-        Ok(BlockPart {
-            source,
-            pages,
-            times,
-        })
+        Ok(BlockPart { source, pages, times })
     }
 
     fn count_bytes(&self, stored: &[Bytes]) {
-        QueryStats::add(
-            &self.ctx.stats.bytes_read,
-            stored.iter().map(|b| b.len() as u64).sum(),
-        );
+        QueryStats::add(&self.ctx.stats.bytes_read, stored.iter().map(|b| b.len() as u64).sum());
     }
 
     /// The pages, and the timestamp pages that the wanted series need.
@@ -200,23 +175,14 @@ impl Selection {
             let from = ordinals.partition_point(|&o| o < entry.first_ordinal);
             let to = ordinals.partition_point(|&o| o <= entry.last_ordinal);
             for &o in &ordinals[from..to] {
-                needed.extend(
-                    page.slots_of(o)
-                        .iter()
-                        .map(|s| reader.locate_vector(s.vector).0),
-                );
+                needed.extend(page.slots_of(o).iter().map(|s| reader.locate_vector(s.vector).0));
             }
             pages.push(page);
         }
         Ok((pages, needed))
     }
 
-    fn open_times(
-        &self,
-        source: u32,
-        missing: &[usize],
-        stored: &[Bytes],
-    ) -> Result<Vec<(usize, Arc<HeldTimes>)>> {
+    fn open_times(&self, source: u32, missing: &[usize], stored: &[Bytes]) -> Result<Vec<(usize, Arc<HeldTimes>)>> {
         let reader = &self.plan.sources.blocks[source as usize].reader;
         let mut opened = Vec::with_capacity(missing.len());
         for (&i, stored) in missing.iter().zip(stored) {
@@ -245,12 +211,7 @@ impl Selection {
         Ok(opened)
     }
 
-    fn assemble(
-        &self,
-        run: Range<usize>,
-        parts: &[BlockPart],
-        memory: &mut Reservation,
-    ) -> Result<SeriesBatch> {
+    fn assemble(&self, run: Range<usize>, parts: &[BlockPart], memory: &mut Reservation) -> Result<SeriesBatch> {
         let mut a = Assembler {
             selection: self,
             parts,
@@ -274,10 +235,8 @@ impl Selection {
                 }
                 // The checksums held and the content does not: a block that was written wrong.
                 tracing::error!(series = %s.labels, error = %e, "series cannot be decoded and is left out");
-                self.ctx.warn(format!(
-                    "series {} cannot be decoded and is left out: {e}",
-                    s.labels
-                ));
+                self.ctx
+                    .warn(format!("series {} cannot be decoded and is left out: {e}", s.labels));
                 a.batch.floats.truncate(before);
             }
             self.count_samples((a.batch.floats.len() - before) as u64)?;
@@ -296,7 +255,7 @@ impl Selection {
             return Err(Error::new(
                 ErrorKind::Execution,
                 format!(
-                    "query processing would load too many samples into memory in query execution: more than {max}                      (limits.query-samples-max)"
+                    "query processing would load too many samples into memory in query execution: more than {max}                      (limits.query-samples)"
                 ),
             ));
         }
@@ -347,17 +306,12 @@ impl<'a> Assembler<'a> {
                 continue;
             };
             let pages = &self.parts[part].pages;
-            let from =
-                pages.partition_point(|p| p.slots().last().is_none_or(|l| l.ordinal < ordinal));
+            let from = pages.partition_point(|p| p.slots().last().is_none_or(|l| l.ordinal < ordinal));
             for page in pages[from..]
                 .iter()
                 .take_while(|p| p.slots().first().is_some_and(|f| f.ordinal <= ordinal))
             {
-                runs.extend(
-                    page.slots_of(ordinal)
-                        .iter()
-                        .map(|slot| Run { part, page, slot }),
-                );
+                runs.extend(page.slots_of(ordinal).iter().map(|slot| Run { part, page, slot }));
             }
         }
         if in_heads || !self.add_joined(s, &runs)? {
@@ -399,8 +353,7 @@ impl<'a> Assembler<'a> {
         };
         let from = self.batch.floats.len();
         let n = self.batch.times[times_idx as usize].len();
-        self.memory
-            .grow(n * 8 + std::mem::size_of::<BatchColumn>())?;
+        self.memory.grow(n * 8 + std::mem::size_of::<BatchColumn>())?;
         for r in runs {
             self.values(r)?;
         }
@@ -423,12 +376,7 @@ impl<'a> Assembler<'a> {
         for &(source, ordinal) in &s.parts {
             if let Some(n) = (source as usize).checked_sub(plan.sources.blocks.len()) {
                 let head = &plan.sources.heads[n];
-                head.read(
-                    HeadSeriesRef(ordinal),
-                    plan.range,
-                    &mut times,
-                    &mut self.batch.floats,
-                );
+                head.read(HeadSeriesRef(ordinal), plan.range, &mut times, &mut self.batch.floats);
             }
         }
         if !times.is_empty() {
@@ -443,8 +391,7 @@ impl<'a> Assembler<'a> {
                 (times, values) = last_of_each(all);
                 self.batch.floats.extend(values);
             }
-            self.memory
-                .grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
+            self.memory.grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
             let times_idx = self.intern(&times)?;
             self.push(s, times_idx, from);
         }

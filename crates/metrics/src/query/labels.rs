@@ -11,11 +11,7 @@ use super::{Sources, skip_damaged};
 use crate::head::HeadSeriesRef;
 
 /// What `request` selects of an index; `None` for everything.
-fn selected(
-    ctx: &QueryContext,
-    index: &dyn LabelIndex,
-    request: &LabelRequest,
-) -> Result<Option<Bitmap>> {
+fn selected(ctx: &QueryContext, index: &dyn LabelIndex, request: &LabelRequest) -> Result<Option<Bitmap>> {
     if request.matcher_sets.is_empty() {
         return Ok(None);
     }
@@ -70,11 +66,7 @@ fn for_each_index(
     Ok(())
 }
 
-pub(crate) fn names(
-    ctx: &QueryContext,
-    sources: &Sources,
-    request: &LabelRequest,
-) -> Result<Vec<String>> {
+pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
     for_each_index(ctx, sources, |index| {
         let selected = selected(ctx, index, request)?;
@@ -87,18 +79,11 @@ pub(crate) fn names(
     Ok(out.first(request.limit))
 }
 
-pub(crate) fn values(
-    ctx: &QueryContext,
-    sources: &Sources,
-    name: &str,
-    request: &LabelRequest,
-) -> Result<Vec<String>> {
+pub(crate) fn values(ctx: &QueryContext, sources: &Sources, name: &str, request: &LabelRequest) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
     for_each_index(ctx, sources, |index| {
         let selected = selected(ctx, index, request)?;
-        for value in label_values(index, name, selected.as_ref(), request.limit, &|| {
-            ctx.check()
-        })? {
+        for value in label_values(index, name, selected.as_ref(), request.limit, &|| ctx.check())? {
             let bytes = value.len();
             out.add(value, bytes)?;
         }
@@ -107,11 +92,7 @@ pub(crate) fn values(
     Ok(out.first(request.limit))
 }
 
-pub(crate) fn series(
-    ctx: &QueryContext,
-    sources: &Sources,
-    request: &LabelRequest,
-) -> Result<Vec<Labels>> {
+pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<Labels>> {
     let max = ctx.limits.query_series_max;
     let mut out = Distinct::new(ctx)?;
     let mut add = |n: usize, labels: Labels| -> Result<()> {
@@ -138,8 +119,7 @@ pub(crate) fn series(
     }
     for head in &sources.heads {
         head.with_index(|index| -> Result<()> {
-            let selected =
-                selected(ctx, &index.postings, request)?.unwrap_or_else(|| index.postings.all());
+            let selected = selected(ctx, &index.postings, request)?.unwrap_or_else(|| index.postings.all());
             for (n, ordinal) in selected.iter().enumerate() {
                 add(n, index.labels(HeadSeriesRef(ordinal)).clone())?;
             }

@@ -33,12 +33,7 @@ pub(crate) struct Plan {
 /// # Errors
 /// `Execution` when there are more series than `query_series_max` or than fit the memory; `Corrupt` of a head's
 /// postings never happens, those of blocks are warned about.
-pub(crate) fn plan(
-    ctx: &QueryContext,
-    sources: Sources,
-    matchers: &[Matcher],
-    range: TimeRange,
-) -> Result<Plan> {
+pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], range: TimeRange) -> Result<Plan> {
     let mut found = Found::new(ctx)?;
     let check = || ctx.check();
     for (n, block) in sources.blocks.iter().enumerate() {
@@ -75,9 +70,7 @@ pub(crate) fn plan(
             Ok(())
         })?;
     }
-    let Found {
-        mut series, memory, ..
-    } = found;
+    let Found { mut series, memory, .. } = found;
     series.sort_unstable_by(|a, b| order::compare(a.labels.as_ref(), b.labels.as_ref()));
     Ok(Plan {
         sources,
@@ -145,9 +138,7 @@ impl<'a> Found<'a> {
 pub(crate) fn too_many_series(max: u64) -> Error {
     Error::new(
         ErrorKind::Execution,
-        format!(
-            "query selects more than {max} series (limits.query-series-max); narrow the selector"
-        ),
+        format!("query selects more than {max} series (limits.query-series); narrow the selector"),
     )
 }
 
@@ -159,8 +150,7 @@ impl Plan {
         let span = |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
         // Samples of a source, spread evenly over its series and its time.
         let share = |items: u64, series: u64, t: TimeRange| {
-            let part =
-                span(self.range.min.max(t.min), self.range.max.min(t.max)) / span(t.min, t.max);
+            let part = span(self.range.min.max(t.min), self.range.max.min(t.max)) / span(t.min, t.max);
             ((items / series.max(1)) as f64 * part) as u64 + 1
         };
         let blocks = self.sources.blocks.iter().map(|b| {
@@ -173,9 +163,7 @@ impl Plan {
             .iter()
             .map(|h| share(h.items(), u64::from(h.series_count()), h.time()));
         let per_series: Vec<u64> = blocks.chain(heads).collect();
-        let estimate = |s: &PlannedSeries| -> u64 {
-            s.parts.iter().map(|&(n, _)| per_series[n as usize]).sum()
-        };
+        let estimate = |s: &PlannedSeries| -> u64 { s.parts.iter().map(|&(n, _)| per_series[n as usize]).sum() };
         let mut runs = Vec::new();
         let (mut from, mut samples) = (0, 0);
         for (i, s) in self.series.iter().enumerate() {

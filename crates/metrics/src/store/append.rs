@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trilith_model::{
-    Appended, ErrorKind, LabelsRef, MetricBatch, Rejection, Result, Sample, Signal, TenantId, task,
-};
+use trilith_model::{Appended, ErrorKind, LabelsRef, MetricBatch, Rejection, Result, Sample, Signal, TenantId, task};
 
 use super::{Inner, MetricsStore};
 use crate::head::{HeadSeriesRef, MetricsHead, SeriesReservation};
@@ -28,11 +26,7 @@ struct Admitted {
 }
 
 impl MetricsStore {
-    pub(super) async fn append_batch(
-        &self,
-        tenant: &TenantId,
-        batch: MetricBatch,
-    ) -> Result<Appended> {
+    pub(super) async fn append_batch(&self, tenant: &TenantId, batch: MetricBatch) -> Result<Appended> {
         let items = batch.samples.len();
         let (inner, id) = (self.inner.clone(), tenant.clone());
         let admitted = cpu(items, move || inner.admit(&id, batch)).await??;
@@ -40,9 +34,7 @@ impl MetricsStore {
         if !admitted.batch.is_empty() {
             let (inner, id) = (self.inner.clone(), tenant.clone());
             // A task of its own: once the record is logged it must reach the head, whether the client waits or not.
-            let task = task::spawn("metrics append", async move {
-                inner.log_and_apply(id, admitted).await
-            });
+            let task = task::spawn("metrics append", async move { inner.log_and_apply(id, admitted).await });
             task.await
                 .map_err(|e| trilith_model::Error::internal(format!("an append failed: {e}")))??;
         }
@@ -51,10 +43,7 @@ impl MetricsStore {
             .samples
             .fetch_add(answer.accepted, Ordering::Relaxed);
         let rejected = answer.rejections.iter().map(|r| r.count).sum();
-        self.inner
-            .counters
-            .rejected
-            .fetch_add(rejected, Ordering::Relaxed);
+        self.inner.counters.rejected.fetch_add(rejected, Ordering::Relaxed);
         Ok(answer)
     }
 }
@@ -97,11 +86,7 @@ impl Inner {
         let limits = self.limits.limits(tenant);
         let now = self.clock.now_ms();
         let view = self.shard.view();
-        let head = view
-            .heads
-            .last()
-            .expect("a view has an active head")
-            .clone();
+        let head = view.heads.last().expect("a view has an active head").clone();
         let part = head.tenant_or_new(tenant);
         let refs = part.find_all(&batch);
 
@@ -133,7 +118,7 @@ impl Inner {
                     refused.add(Reason::SeriesLimit, samples.len() as u64, || {
                         format!(
                             "per-tenant limit of {} active series exceeded for {tenant}, first refused series {labels} \
-                             (limits.active-series-max)",
+                             (limits.active-series)",
                             limits.active_series_max
                         )
                     });
@@ -150,10 +135,7 @@ impl Inner {
                         about(
                             labels,
                             s,
-                            &format!(
-                                "older than limits.max-sample-age ({:?})",
-                                limits.max_sample_age
-                            ),
+                            &format!("older than limits.max-sample-age ({:?})", limits.max_sample_age),
                         )
                     });
                 } else if s.ts_ms > newest {
@@ -172,11 +154,7 @@ impl Inner {
                         accepted += 1;
                     } else {
                         refused.add(Reason::Duplicate, 1, || {
-                            about(
-                                labels,
-                                s,
-                                "duplicate sample for timestamp with another value",
-                            )
+                            about(labels, s, "duplicate sample for timestamp with another value")
                         });
                     }
                 } else {

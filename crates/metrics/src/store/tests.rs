@@ -9,8 +9,7 @@ use std::time::Duration;
 use trilith_block::{Engine as _, Shard, ShardOptions};
 use trilith_model::rng::Rng;
 use trilith_model::{
-    Labels, Limits, Matcher, MetricBatch, MetricMetadata, MetricSink as _, MetricType, Sample,
-    StaticLimits, TenantId,
+    Labels, Limits, Matcher, MetricBatch, MetricMetadata, MetricSink as _, MetricType, Sample, StaticLimits, TenantId,
 };
 use trilith_object::Store;
 use trilith_query::{QueryContext, SeriesRequest, SeriesSource};
@@ -59,20 +58,9 @@ impl World {
         .await
         .unwrap();
         let upto = Lsn(shard.wal_upto());
-        let (wal, mut replay) = Wal::open(
-            trilith_wal::Options::new(&wal_dir),
-            upto,
-            self.clock.clone(),
-        )
-        .unwrap();
+        let (wal, mut replay) = Wal::open(trilith_wal::Options::new(&wal_dir), upto, self.clock.clone()).unwrap();
         let limits = Arc::new(StaticLimits(Arc::new(self.limits.clone())));
-        let store = MetricsStore::new(
-            shard,
-            wal,
-            self.clock.clone(),
-            limits,
-            MetricsOptions::default(),
-        );
+        let store = MetricsStore::new(shard, wal, self.clock.clone(), limits, MetricsOptions::default());
         replay.after(Signal::Metrics, upto);
         let mut records = Vec::new();
         replay
@@ -108,11 +96,8 @@ pub(super) fn everything(matchers: Vec<Matcher>) -> SeriesRequest {
 pub(super) fn batch(series: &[(&str, &[(i64, f64)])]) -> MetricBatch {
     let mut b = MetricBatch::default();
     for (name, samples) in series {
-        b.samples.extend(
-            samples
-                .iter()
-                .map(|&(ts_ms, value)| Sample { ts_ms, value }),
-        );
+        b.samples
+            .extend(samples.iter().map(|&(ts_ms, value)| Sample { ts_ms, value }));
         b.finish_series(Labels::from_pairs([("__name__", *name)]).as_ref());
     }
     b
@@ -123,13 +108,8 @@ pub(super) async fn dump(store: &MetricsStore) -> Vec<(String, i64, f64)> {
     let all = waist::series::collect(store, &context(), everything(vec![])).await;
     all.iter()
         .flat_map(|(l, s)| {
-            s.iter().map(|(t, v)| {
-                (
-                    l.get("__name__").unwrap_or("").to_owned(),
-                    *t,
-                    f64::from_bits(*v),
-                )
-            })
+            s.iter()
+                .map(|(t, v)| (l.get("__name__").unwrap_or("").to_owned(), *t, f64::from_bits(*v)))
         })
         .collect()
 }
@@ -230,20 +210,12 @@ async fn metadata_survives_restart_cut_and_merge() {
 
     drop(store);
     let store = world.open().await;
-    assert_eq!(
-        store.metadata(&context(), None).await.unwrap(),
-        want,
-        "from the log"
-    );
+    assert_eq!(store.metadata(&context(), None).await.unwrap(), want, "from the log");
 
     store.flush().await.unwrap();
     drop(store);
     let store = world.open().await;
-    assert_eq!(
-        store.metadata(&context(), None).await.unwrap(),
-        want,
-        "from a block"
-    );
+    assert_eq!(store.metadata(&context(), None).await.unwrap(), want, "from a block");
 
     let mut b = batch(&[("m", &[(T0 + 1, 1.0)])]);
     b.metadata = vec![entry("m", "second"), entry("n", "other")];
@@ -263,22 +235,13 @@ async fn metadata_survives_restart_cut_and_merge() {
 async fn a_push_of_years_makes_few_blocks() {
     let world = World::new();
     let store = world.open().await;
-    let samples: Vec<(i64, f64)> = (0..4000)
-        .map(|i| (T0 + i * 86_400_000 / 4, i as f64))
-        .collect();
-    store
-        .append(&anonymous(), batch(&[("m", &samples)]))
-        .await
-        .unwrap();
+    let samples: Vec<(i64, f64)> = (0..4000).map(|i| (T0 + i * 86_400_000 / 4, i as f64)).collect();
+    store.append(&anonymous(), batch(&[("m", &samples)])).await.unwrap();
     store.flush().await.unwrap();
     let blocks = store.shard().blocks().len();
     assert!((2..=32).contains(&blocks), "{blocks} blocks");
     verify_all(&store).await;
-    let got: Vec<(i64, f64)> = dump(&store)
-        .await
-        .into_iter()
-        .map(|(_, t, v)| (t, v))
-        .collect();
+    let got: Vec<(i64, f64)> = dump(&store).await.into_iter().map(|(_, t, v)| (t, v)).collect();
     assert_eq!(got, samples);
 }
 
@@ -286,15 +249,10 @@ async fn a_push_of_years_makes_few_blocks() {
 async fn a_very_long_series_takes_several_slots() {
     let world = World::new();
     let store = world.open().await;
-    let samples: Vec<(i64, f64)> = (0..150_000)
-        .map(|i| (T0 + i * 10, (i % 1000) as f64))
-        .collect();
+    let samples: Vec<(i64, f64)> = (0..150_000).map(|i| (T0 + i * 10, (i % 1000) as f64)).collect();
     for part in samples.chunks(50_000) {
         store
-            .append(
-                &anonymous(),
-                batch(&[("a", part), ("b", &[(T0, 1.0)]), ("c", part)]),
-            )
+            .append(&anonymous(), batch(&[("a", part), ("b", &[(T0, 1.0)]), ("c", part)]))
             .await
             .unwrap();
     }
@@ -341,17 +299,12 @@ async fn a_damaged_block_is_left_out_with_a_warning() {
     let got = waist::series::collect(&store, &ctx, everything(vec![])).await;
     assert_eq!(got.len(), 1);
     assert!(
-        ctx.warnings()
-            .iter()
-            .any(|w| w.contains(&block.meta.id.to_string())),
+        ctx.warnings().iter().any(|w| w.contains(&block.meta.id.to_string())),
         "{:?}",
         ctx.warnings()
     );
     assert_eq!(
-        store
-            .label_values(&context(), "__name__", all_labels())
-            .await
-            .unwrap(),
+        store.label_values(&context(), "__name__", all_labels()).await.unwrap(),
         ["kept"]
     );
     assert!(store.metadata(&context(), None).await.unwrap().is_empty());
@@ -373,11 +326,7 @@ async fn a_dropped_push_is_whole_or_absent() {
     let store = world.open().await;
     for i in 0..20 {
         let store = store.clone();
-        let push = tokio::spawn(async move {
-            store
-                .append(&anonymous(), batch(&[("m", &[(T0 + i, 1.0)])]))
-                .await
-        });
+        let push = tokio::spawn(async move { store.append(&anonymous(), batch(&[("m", &[(T0 + i, 1.0)])])).await });
         tokio::task::yield_now().await;
         push.abort();
         let _ = push.await;
@@ -397,10 +346,7 @@ async fn a_dropped_push_is_whole_or_absent() {
 async fn released_segments_leave_the_log() {
     let world = World::new();
     let store = world.open().await;
-    store
-        .append(&anonymous(), batch(&[("m", &[(T0, 1.0)])]))
-        .await
-        .unwrap();
+    store.append(&anonymous(), batch(&[("m", &[(T0, 1.0)])])).await.unwrap();
     store.flush().await.unwrap();
     drop(store);
     let store = world.open().await;

@@ -8,10 +8,7 @@ async fn push(store: &MetricsStore, series: &[(&str, &[(i64, f64)])]) -> Appende
 }
 
 fn reasons(a: &Appended) -> Vec<(&str, ErrorKind, u64)> {
-    a.rejections
-        .iter()
-        .map(|r| (r.reason, r.kind, r.count))
-        .collect()
+    a.rejections.iter().map(|r| (r.reason, r.kind, r.count)).collect()
 }
 
 #[tokio::test]
@@ -20,11 +17,7 @@ async fn repetitions_of_the_newest_sample() {
     let store = world.open().await;
     push(&store, &[("m", &[(T0, 1.0)])]).await;
     let again = push(&store, &[("m", &[(T0, 1.0)])]).await;
-    assert_eq!(
-        (again.accepted, reasons(&again)),
-        (1, vec![]),
-        "a retry is no error"
-    );
+    assert_eq!((again.accepted, reasons(&again)), (1, vec![]), "a retry is no error");
     let other = push(
         &store,
         &[
@@ -34,14 +27,9 @@ async fn repetitions_of_the_newest_sample() {
     )
     .await;
     assert_eq!(other.accepted, 3);
-    assert_eq!(
-        reasons(&other),
-        [("new_value_for_timestamp", ErrorKind::Invalid, 2)]
-    );
+    assert_eq!(reasons(&other), [("new_value_for_timestamp", ErrorKind::Invalid, 2)]);
     assert!(
-        other.rejections[0]
-            .message
-            .contains("duplicate sample for timestamp"),
+        other.rejections[0].message.contains("duplicate sample for timestamp"),
         "{}",
         other.rejections[0].message
     );
@@ -126,16 +114,10 @@ async fn ages() {
     let none = push(&store, &[("x", &[(0, 1.0)])]).await;
     assert_eq!(none.accepted, 0);
     assert_eq!(
-        store
-            .label_values(&context(), "__name__", all_labels())
-            .await
-            .unwrap(),
+        store.label_values(&context(), "__name__", all_labels()).await.unwrap(),
         ["m"]
     );
-    assert_eq!(
-        (store.stats().samples, store.stats().rejected_samples),
-        (3, 3)
-    );
+    assert_eq!((store.stats().samples, store.stats().rejected_samples), (3, 3));
 }
 
 #[tokio::test]
@@ -153,11 +135,8 @@ async fn active_series() {
     )
     .await;
     assert_eq!(a.accepted, 2);
-    assert_eq!(
-        reasons(&a),
-        [("per_user_series_limit", ErrorKind::LimitExceeded, 2)]
-    );
-    assert!(a.rejections[0].message.contains("limits.active-series-max"));
+    assert_eq!(reasons(&a), [("per_user_series_limit", ErrorKind::LimitExceeded, 2)]);
+    assert!(a.rejections[0].message.contains("limits.active-series"));
     // Series that exist go on.
     let a = push(&store, &[("c", &[(T0, 1.0)]), ("b", &[(T0 + 1, 1.0)])]).await;
     assert_eq!((a.accepted, a.rejections[0].count), (1, 2 - 1));
@@ -183,31 +162,25 @@ async fn queries_are_bounded() {
                     query_series_max: 2,
                     ..Limits::default()
                 },
-                "limits.query-series-max",
+                "limits.query-series",
             ),
             (
                 Limits {
                     query_samples_max: 299,
                     ..Limits::default()
                 },
-                "limits.query-samples-max",
+                "limits.query-samples",
             ),
             (
                 Limits {
                     query_memory_bytes: 1000,
                     ..Limits::default()
                 },
-                "limits.query-memory-bytes",
+                "limits.query-memory",
             ),
         ] {
-            let ctx = QueryContext::new(
-                anonymous(),
-                Arc::new(limits),
-                world.clock.clone(),
-                Duration::ZERO,
-            );
-            let result: Result<Vec<SeriesBatch>> =
-                store.select(&ctx, everything(vec![])).try_collect().await;
+            let ctx = QueryContext::new(anonymous(), Arc::new(limits), world.clock.clone(), Duration::ZERO);
+            let result: Result<Vec<SeriesBatch>> = store.select(&ctx, everything(vec![])).try_collect().await;
             let error = result.unwrap_err();
             assert_eq!(error.kind, ErrorKind::Execution);
             assert!(error.message.contains(setting), "{}", error.message);
@@ -217,17 +190,8 @@ async fn queries_are_bounded() {
             query_samples_max: 300,
             ..Limits::default()
         };
-        let ctx = QueryContext::new(
-            anonymous(),
-            Arc::new(limits),
-            world.clock.clone(),
-            Duration::ZERO,
-        );
-        let batches: Vec<SeriesBatch> = store
-            .select(&ctx, everything(vec![]))
-            .try_collect()
-            .await
-            .unwrap();
+        let ctx = QueryContext::new(anonymous(), Arc::new(limits), world.clock.clone(), Duration::ZERO);
+        let batches: Vec<SeriesBatch> = store.select(&ctx, everything(vec![])).try_collect().await.unwrap();
         assert_eq!(
             batches.iter().map(|b| b.times.len()).sum::<usize>(),
             1,
