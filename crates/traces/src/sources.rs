@@ -169,6 +169,9 @@ impl Candidates {
         filter: &Arc<RowFilter>,
     ) -> Result<Candidates> {
         if let Some(head) = source.head() {
+            if !head.with_facts(|facts| facts.may_match(filter)) {
+                return Ok(Candidates::Done);
+            }
             let h = head.clone();
             let ids = task::compute(move || h.ids()).await?;
             return Ok(Candidates::Head {
