@@ -17,6 +17,4 @@ pub mod varint;
 
 pub use crc::{Crc32c, crc32c, crc32c_append, crc32c_combine};
 pub use reader::{DecodeError, Reader};
-pub use varint::{
-    UVARINT_BYTES_MAX, put_bytes, put_str, put_uvarint, put_varint, unzigzag, uvarint_len, zigzag,
-};
+pub use varint::{UVARINT_BYTES_MAX, put_bytes, put_str, put_uvarint, put_varint, unzigzag, uvarint_len, zigzag};

@@ -335,10 +335,7 @@ mod tests {
                 ..
             })
         ));
-        assert!(matches!(
-            r.count(1),
-            Err(DecodeError::TooLarge { max: 3, .. })
-        ));
+        assert!(matches!(r.count(1), Err(DecodeError::TooLarge { max: 3, .. })));
         assert_eq!(r.position(), 0);
     }
 
@@ -348,10 +345,7 @@ mod tests {
         put_str(&mut out, "ünï");
         put_bytes(&mut out, &[0xFF]);
         let mut r = Reader::new(&out);
-        assert_eq!(
-            r.clone().magic(b"XXXX"),
-            Err(DecodeError::BadMagic { at: 0 })
-        );
+        assert_eq!(r.clone().magic(b"XXXX"), Err(DecodeError::BadMagic { at: 0 }));
         r.magic(b"TRLB").expect("it is the magic");
         assert_eq!(r.str(), Ok("ünï"));
         assert!(matches!(r.str(), Err(DecodeError::NotUtf8 { .. })));

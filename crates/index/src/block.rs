@@ -55,15 +55,7 @@ impl BlockIndex {
         for field in &mut n {
             *field = r.u32().map_err(bad)?;
         }
-        let [
-            series,
-            symbols,
-            names,
-            pairs,
-            symbol_len,
-            posting_len,
-            series_len,
-        ] = n;
+        let [series, symbols, names, pairs, symbol_len, posting_len, series_len] = n;
 
         // At most 2^32 entries of 4 bytes per table: no overflow in 64 bits.
         let tables = [
@@ -80,10 +72,7 @@ impl BlockIndex {
             starts[i] = at;
             at += entries * 4;
         }
-        for (i, len) in [symbol_len, posting_len, series_len]
-            .into_iter()
-            .enumerate()
-        {
+        for (i, len) in [symbol_len, posting_len, series_len].into_iter().enumerate() {
             starts[6 + i] = at;
             at += u64::from(len);
         }
@@ -124,9 +113,7 @@ impl BlockIndex {
             for i in 0..=entries {
                 let o = self.u32_at(table, i);
                 if o < last || (i == 0 && o != 0) {
-                    return Err(Error::corrupt(format!(
-                        "index: {what} offsets do not ascend"
-                    )));
+                    return Err(Error::corrupt(format!("index: {what} offsets do not ascend")));
                 }
                 last = o;
             }
@@ -157,11 +144,8 @@ impl BlockIndex {
             if last_name.is_some_and(|l| l >= symbol) || symbol >= self.symbols {
                 return Err(Error::corrupt("index: label names do not ascend"));
             }
-            if (i == 0 && first != 0) || first >= self.name_end(i) || self.name_end(i) > self.pairs
-            {
-                return Err(Error::corrupt(
-                    "index: label pairs of a name are out of order",
-                ));
+            if (i == 0 && first != 0) || first >= self.name_end(i) || self.name_end(i) > self.pairs {
+                return Err(Error::corrupt("index: label pairs of a name are out of order"));
             }
             let mut last_value = None;
             for p in first..self.name_end(i) {
@@ -200,8 +184,7 @@ impl BlockIndex {
                 format!("series {ordinal} of {} does not exist", self.series),
             ));
         }
-        let bad =
-            |e: trilith_codec::DecodeError| Error::corrupt(format!("label set {ordinal}: {e}"));
+        let bad = |e: trilith_codec::DecodeError| Error::corrupt(format!("label set {ordinal}: {e}"));
         let range = self.range(self.series_offsets, self.series_bytes, ordinal);
         let mut r = Reader::new(&self.bytes[range]);
         let mut pair = 0u32;
@@ -211,16 +194,10 @@ impl BlockIndex {
             pair = pair
                 .checked_add(delta)
                 .filter(|&p| p < self.pairs)
-                .ok_or_else(|| {
-                    Error::corrupt(format!(
-                        "label set {ordinal} names a pair that does not exist"
-                    ))
-                })?;
+                .ok_or_else(|| Error::corrupt(format!("label set {ordinal} names a pair that does not exist")))?;
             let name = self.name_of_pair(pair);
             if last_name.is_some_and(|l| l >= name) {
-                return Err(Error::corrupt(format!(
-                    "label set {ordinal} has a label twice"
-                )));
+                return Err(Error::corrupt(format!("label set {ordinal} has a label twice")));
             }
             last_name = Some(name);
             put_str(packed, self.name(name));
@@ -252,8 +229,7 @@ impl BlockIndex {
 
     fn symbol(&self, i: u32) -> &str {
         // Checked when opened; a copy of the check is cheaper than `unsafe`.
-        std::str::from_utf8(&self.bytes[self.range(self.symbol_offsets, self.symbol_bytes, i)])
-            .unwrap_or("")
+        std::str::from_utf8(&self.bytes[self.range(self.symbol_offsets, self.symbol_bytes, i)]).unwrap_or("")
     }
 
     fn name(&self, i: u32) -> &str {
@@ -299,10 +275,7 @@ impl LabelIndex for BlockIndex {
         Bitmap::from_range(0..self.series)
     }
 
-    fn for_each_name(
-        &self,
-        f: &mut dyn FnMut(&str, usize) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    fn for_each_name(&self, f: &mut dyn FnMut(&str, usize) -> Result<ControlFlow<()>>) -> Result<()> {
         for i in 0..self.names {
             let values = self.name_end(i) - self.u32_at(self.name_pairs, i);
             if f(self.name(i), values as usize)?.is_break() {

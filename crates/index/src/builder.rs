@@ -147,11 +147,7 @@ impl IndexBuilder {
 
         let mut out = Vec::with_capacity(
             HEADER_BYTES
-                + 4 * (symbol_offsets.len()
-                    + names.len() * 2
-                    + pair_order.len() * 2
-                    + series_offsets.len()
-                    + 1)
+                + 4 * (symbol_offsets.len() + names.len() * 2 + pair_order.len() * 2 + series_offsets.len() + 1)
                 + symbol_bytes.len()
                 + posting_bytes.len()
                 + series_bytes.len(),
@@ -170,15 +166,9 @@ impl IndexBuilder {
             put_u32(&mut out, offset(n, "index")?);
         }
         symbol_offsets.iter().for_each(|&o| put_u32(&mut out, o));
-        names
-            .iter()
-            .for_each(|&(symbol, _)| put_u32(&mut out, symbol));
-        names
-            .iter()
-            .for_each(|&(_, first)| put_u32(&mut out, first));
-        pair_order
-            .iter()
-            .for_each(|&(_, value, _)| put_u32(&mut out, value));
+        names.iter().for_each(|&(symbol, _)| put_u32(&mut out, symbol));
+        names.iter().for_each(|&(_, first)| put_u32(&mut out, first));
+        pair_order.iter().for_each(|&(_, value, _)| put_u32(&mut out, value));
         posting_offsets.iter().for_each(|&o| put_u32(&mut out, o));
         series_offsets.iter().for_each(|&o| put_u32(&mut out, o));
         out.extend_from_slice(&symbol_bytes);

@@ -56,8 +56,7 @@ impl Interner {
         if let Some(&id) = table.find(hash, |&id| slice(text, ends, id) == s) {
             return id;
         }
-        let id =
-            u32::try_from(ends.len()).expect("fewer strings than bytes, and those are below 4 GiB");
+        let id = u32::try_from(ends.len()).expect("fewer strings than bytes, and those are below 4 GiB");
         text.push_str(s);
         ends.push(u32::try_from(text.len()).expect("limits keep distinct strings below 4 GiB"));
         table.insert_unique(hash, id, |&id| hasher.hash_one(slice(text, ends, id)));

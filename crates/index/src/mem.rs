@@ -61,10 +61,7 @@ impl LabelIndex for MemIndex {
         Bitmap::from_range(0..self.series)
     }
 
-    fn for_each_name(
-        &self,
-        f: &mut dyn FnMut(&str, usize) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    fn for_each_name(&self, f: &mut dyn FnMut(&str, usize) -> Result<ControlFlow<()>>) -> Result<()> {
         for (name, values) in &self.names {
             if f(name, values.len())?.is_break() {
                 break;

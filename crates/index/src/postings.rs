@@ -189,9 +189,7 @@ fn decode(bytes: &[u8], series: u32) -> Result<Decoded> {
             }
             Ok(Decoded::Bitmap(b))
         }
-        tag => Err(Error::corrupt(format!(
-            "postings have the unknown tag {tag}"
-        ))),
+        tag => Err(Error::corrupt(format!("postings have the unknown tag {tag}"))),
     }
 }
 

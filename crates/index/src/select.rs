@@ -19,10 +19,7 @@ pub trait LabelIndex {
     ///
     /// # Errors
     /// Those of `f`.
-    fn for_each_name(
-        &self,
-        f: &mut dyn FnMut(&str, usize) -> Result<ControlFlow<()>>,
-    ) -> Result<()>;
+    fn for_each_name(&self, f: &mut dyn FnMut(&str, usize) -> Result<ControlFlow<()>>) -> Result<()>;
 
     /// The series that have exactly this label; `None` when there is none.
     fn postings(&self, name: &str, value: &str) -> Option<PostingsRef<'_>>;
@@ -48,11 +45,7 @@ const CHECK_EVERY: u32 = 1024;
 ///
 /// # Errors
 /// `Corrupt` when postings do not check out, and those of `check`.
-pub fn select(
-    index: &dyn LabelIndex,
-    matchers: &[Matcher],
-    check: &dyn Fn() -> Result<()>,
-) -> Result<Bitmap> {
+pub fn select(index: &dyn LabelIndex, matchers: &[Matcher], check: &dyn Fn() -> Result<()>) -> Result<Bitmap> {
     // Cheap and selective ones first: they decide whether the dear ones run at all.
     let mut ordered: Vec<(u8, &Matcher)> = matchers.iter().map(|m| (cost(m), m)).collect();
     ordered.sort_by_key(|(c, _)| *c);
@@ -95,12 +88,7 @@ fn cost(m: &Matcher) -> u8 {
 }
 
 /// The series that have the label with a (non-empty) value for which the matcher's verdict is `wanted`.
-fn union(
-    index: &dyn LabelIndex,
-    m: &Matcher,
-    wanted: bool,
-    check: &dyn Fn() -> Result<()>,
-) -> Result<Bitmap> {
+fn union(index: &dyn LabelIndex, m: &Matcher, wanted: bool, check: &dyn Fn() -> Result<()>) -> Result<Bitmap> {
     let mut out = Bitmap::new();
     // The values of this finite set, or all others?
     let literals: Option<(&[String], bool)> = match m.op {
@@ -133,8 +121,7 @@ fn union(
         _ => "",
     };
     // `.+` holds for every value that an index stores.
-    let every =
-        (m.op == MatchOp::Re && wanted || m.op == MatchOp::NotRe && !wanted) && &*m.value == ".+";
+    let every = (m.op == MatchOp::Re && wanted || m.op == MatchOp::NotRe && !wanted) && &*m.value == ".+";
     let mut n = 0;
     index.for_each_value(&m.name, prefix, &mut |value, postings| {
         n += 1;

@@ -40,10 +40,7 @@ impl IndexStats {
                     *self.series_by_metric.entry(value.to_owned()).or_default() += n;
                 }
                 if n >= pair_series_min {
-                    *self
-                        .series_by_pair
-                        .entry(format!("{name}={value}"))
-                        .or_default() += n;
+                    *self.series_by_pair.entry(format!("{name}={value}")).or_default() += n;
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -56,10 +53,7 @@ impl IndexStats {
     pub fn top(map: &BTreeMap<String, u64>, limit: usize) -> Vec<(String, u64)> {
         let mut all: Vec<(&String, &u64)> = map.iter().collect();
         all.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
-        all.into_iter()
-            .take(limit)
-            .map(|(k, v)| (k.clone(), *v))
-            .collect()
+        all.into_iter().take(limit).map(|(k, v)| (k.clone(), *v)).collect()
     }
 }
 
@@ -83,10 +77,7 @@ mod tests {
         let mut stats = IndexStats::default();
         stats.add(&index, 3).unwrap();
         assert_eq!((stats.series, stats.label_pairs), (10, 12));
-        assert_eq!(
-            IndexStats::top(&stats.series_by_metric, 1),
-            [("a".to_owned(), 7)]
-        );
+        assert_eq!(IndexStats::top(&stats.series_by_metric, 1), [("a".to_owned(), 7)]);
         assert_eq!(stats.values_by_label["pod"], 10);
         assert_eq!(stats.bytes_by_label["pod"], 20);
         assert_eq!(stats.series_by_pair.len(), 2);

@@ -71,17 +71,15 @@ mod tests {
                 ..Default::default()
             }],
         };
-        let want = b"\x0a\x15\x0a\x06\x0a\x01a\x12\x01b\x12\x0b\x09\0\0\0\0\0\0\xf0\x3f\x10\x05\x1a\x05\x08\x02\x22\x01h";
+        let want =
+            b"\x0a\x15\x0a\x06\x0a\x01a\x12\x01b\x12\x0b\x09\0\0\0\0\0\0\xf0\x3f\x10\x05\x1a\x05\x08\x02\x22\x01h";
         assert_eq!(write.encode_to_vec(), want);
 
         let push = logproto::PushRequest {
             streams: vec![logproto::Stream {
                 labels: "{}".into(),
                 entries: vec![logproto::Entry {
-                    timestamp: Some(prost_types::Timestamp {
-                        seconds: 1,
-                        nanos: 2,
-                    }),
+                    timestamp: Some(prost_types::Timestamp { seconds: 1, nanos: 2 }),
                     line: "x".into(),
                     structured_metadata: vec![logproto::LabelPair {
                         name: "n".into(),
@@ -108,10 +106,7 @@ mod tests {
             exemplars: 1,
             ..Default::default()
         };
-        assert_eq!(
-            range.encode_to_vec(),
-            b"\x80\x01\x01\x90\x01\x01".as_slice()
-        );
+        assert_eq!(range.encode_to_vec(), b"\x80\x01\x01\x90\x01\x01".as_slice());
     }
 
     /// `tempopb.Trace` and OTLP's `TracesData` are one format.

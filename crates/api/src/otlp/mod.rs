@@ -31,8 +31,9 @@ pub const GRPC_LINKS: &[(&str, &str)] = &[(
     "OTLP traces, gzip or zstd",
 )];
 
-/// Messages above this size are refused by the gRPC layer before a tenant is known; the tenant's limit is checked after.
-const GRPC_MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Messages above this size are refused by the gRPC layer before a tenant is known, because decoded messages may take
+/// thirty times their size; the limit of the tenant is checked after.
+const GRPC_MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 pub fn http_router(otlp: Otlp) -> Router {
     Router::new()

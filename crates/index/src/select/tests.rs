@@ -21,16 +21,8 @@ fn both(sets: &[Labels]) -> (MemIndex, BlockIndex, Vec<u8>) {
 }
 
 fn scan(sets: &[Labels], matchers: &[Matcher]) -> Vec<u32> {
-    let holds = |l: &Labels| {
-        matchers
-            .iter()
-            .all(|m| m.matches(l.get(&m.name).unwrap_or("")))
-    };
-    (0u32..)
-        .zip(sets)
-        .filter(|(_, l)| holds(l))
-        .map(|(i, _)| i)
-        .collect()
+    let holds = |l: &Labels| matchers.iter().all(|m| m.matches(l.get(&m.name).unwrap_or("")));
+    (0u32..).zip(sets).filter(|(_, l)| holds(l)).map(|(i, _)| i).collect()
 }
 
 fn check(sets: &[Labels], matchers: &[Matcher]) {
@@ -44,20 +36,14 @@ fn check(sets: &[Labels], matchers: &[Matcher]) {
             .flat_map(|&i| sets[i as usize].iter().map(|l| l.name.to_owned()))
             .collect();
         let names: Vec<String> = names.into_iter().collect();
-        assert_eq!(
-            label_names(index, Some(&got), 0, &|| Ok(())).unwrap(),
-            names
-        );
+        assert_eq!(label_names(index, Some(&got), 0, &|| Ok(())).unwrap(), names);
         for name in names.iter().map(String::as_str).chain(["absent"]) {
             let values: BTreeSet<String> = expected
                 .iter()
                 .filter_map(|&i| sets[i as usize].get(name).map(str::to_owned))
                 .collect();
             let values: Vec<String> = values.into_iter().collect();
-            assert_eq!(
-                label_values(index, name, Some(&got), 0, &|| Ok(())).unwrap(),
-                values
-            );
+            assert_eq!(label_values(index, name, Some(&got), 0, &|| Ok(())).unwrap(), values);
             let one = label_values(index, name, Some(&got), 1, &|| Ok(())).unwrap();
             assert_eq!(one, values[..values.len().min(1)]);
         }
@@ -73,11 +59,7 @@ fn sample() -> Vec<Labels> {
     for job in ["api", "db", "web"] {
         for i in 0..40 {
             let instance = format!("h{i}");
-            let mut pairs = vec![
-                ("__name__", "up"),
-                ("job", job),
-                ("instance", instance.as_str()),
-            ];
+            let mut pairs = vec![("__name__", "up"), ("job", job), ("instance", instance.as_str())];
             if i % 3 == 0 {
                 pairs.push(("zone", if i % 2 == 0 { "a" } else { "bé" }));
             }
@@ -118,10 +100,7 @@ fn a_missing_label_is_an_empty_value() {
         for name in ["zone", "absent"] {
             check(&sets, &[matcher(op, name, value)]);
             check(&sets, &[matcher(Eq, "job", "db"), matcher(op, name, value)]);
-            check(
-                &sets,
-                &[matcher(NotRe, "job", "db|web"), matcher(op, name, value)],
-            );
+            check(&sets, &[matcher(NotRe, "job", "db|web"), matcher(op, name, value)]);
         }
     }
     check(&sets, &[]);
@@ -147,9 +126,7 @@ fn label_sets_come_back() {
 
 #[test]
 fn a_long_scan_can_be_stopped() {
-    let sets: Vec<Labels> = (0..5000)
-        .map(|i| Labels::from_pairs([("i", i.to_string())]))
-        .collect();
+    let sets: Vec<Labels> = (0..5000).map(|i| Labels::from_pairs([("i", i.to_string())])).collect();
     let (mem, block, _) = both(&sets);
     for index in [&mem as &dyn LabelIndex, &block] {
         let stop = || Err(Error::internal("stop"));
@@ -183,8 +160,7 @@ fn arb_matcher() -> impl Strategy<Value = Matcher> {
         Just(MatchOp::NotRe)
     ];
     let value =
-        proptest::sample::select(vec!["", "[ab]{1,2}", ".*", ".+", "a.*", "a|b", "a|", "x"])
-            .prop_map(String::from);
+        proptest::sample::select(vec!["", "[ab]{1,2}", ".*", ".+", "a.*", "a|b", "a|", "x"]).prop_map(String::from);
     (op, "[abc]", value).prop_map(|(op, name, value)| {
         let literal = value.replace(['[', ']', '{', '}', ','], "");
         match op {
