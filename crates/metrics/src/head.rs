@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use hashbrown::{HashMap, HashTable};
 use parking_lot::{Mutex, RwLock};
 use trilith_index::MemIndex;
-use trilith_model::{Labels, LabelsRef, MetricBatch, MetricMetadata, Sample, TenantId, TimeRange};
+use trilith_model::{Labels, LabelsRef, MetricBatch, MetricMetadata, TenantId, TimeRange};
 
 use crate::format::metadata::MetadataSet;
 use crate::order;
@@ -325,6 +325,7 @@ impl Drop for SeriesReservation {
 mod tests {
     use super::*;
     use trilith_block::Head as _;
+    use trilith_model::Sample;
 
     fn batch(n: usize, ts: i64) -> MetricBatch {
         let mut b = MetricBatch::default();
