@@ -144,8 +144,6 @@ impl Stores {
             (Signal::Traces, traces.wal_upto()),
         ];
         for (signal, upto) in positions {
-            // Also raises the next LSN, should the log have been lost but not the bucket.
-            wal.release(signal, Lsn(upto));
             replay.after(signal, Lsn(upto));
         }
         let stores = Stores {
@@ -162,6 +160,11 @@ impl Stores {
             wal,
         };
         stores.replay(replay).await?;
+        for (signal, upto) in positions {
+            // After the replay, because it deletes segments; before the first append, because it also raises the next
+            // LSN, should the log have been lost but not the bucket.
+            stores.wal.release(signal, Lsn(upto));
+        }
         Ok(stores)
     }
 

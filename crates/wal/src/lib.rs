@@ -204,6 +204,8 @@ impl Wal {
         Lsn(self.0.shared.last_lsn())
     }
 
+    /// To be called after the replay, which would miss what this deletes.
+    ///
     /// Tells that records of `signal` up to and including `upto` are in committed blocks; segments that hold nothing
     /// newer of any signal are deleted, by the log's thread. Segments from before the start count once they were
     /// replayed.
