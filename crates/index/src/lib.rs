@@ -7,7 +7,7 @@
 //! - [`BlockIndex`], immutable bytes, written by [`IndexBuilder`]: opened with one linear check and no decoding;
 //!   lookups are binary searches. Format: docs/formats/index.md.
 //!
-//! Both implement [`LabelIndex`]; [`select`] is written once on top of it. A missing label has the value `""`, in every
+//! Both implement [`LabelIndex`]; [`select()`] is written once on top of it. A missing label has the value `""`, in every
 //! matcher: `a=""`, `a!="x"` and `a=~".*"` hold for label sets without `a`.
 //!
 //! Invariants: an ordinal's label set never changes; postings are exact (no false positives); a block index that

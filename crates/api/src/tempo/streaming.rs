@@ -91,7 +91,7 @@ impl StreamingQuerier for Querier {
             let rest = whole.traces.split_off(whole.traces.len().min(TRACES_PER_MESSAGE));
             let next = SearchResponse {
                 traces: rest,
-                metrics: whole.metrics.clone(),
+                metrics: whole.metrics,
             };
             parts.push(Ok(std::mem::replace(&mut whole, next)));
             if whole.traces.is_empty() {
