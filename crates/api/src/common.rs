@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trilith_model::{Clock, ErrorKind, LimitsProvider, TenantId};
+use trilith_model::{Clock, Error, ErrorKind, LimitsProvider, TenantId};
 use trilith_query::QueryContext;
 
 pub const TENANT_HEADER: &str = "x-scope-orgid";
@@ -96,6 +96,50 @@ pub fn status_of(kind: ErrorKind) -> StatusCode {
         ErrorKind::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
         ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error on its way out of the Loki and Tempo ports, plain text.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub status: StatusCode,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    pub fn bad(message: impl Into<String>) -> Self {
+        Failure {
+            status: StatusCode::BAD_REQUEST,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Failure {
+            status: status_of(e.kind),
+            message: e.message,
+            retry_after: e.retry_after,
+        }
+    }
+}
+
+impl From<TenantError> for Failure {
+    fn from(e: TenantError) -> Self {
+        Failure {
+            status: e.status,
+            message: e.message,
+            retry_after: None,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        with_retry_after(plain(self.status, self.message), self.retry_after)
     }
 }
 

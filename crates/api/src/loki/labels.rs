@@ -9,8 +9,8 @@ use axum::response::Response;
 use trilith_model::Matcher;
 use trilith_query::LabelRequest;
 
-use super::{Failure, Loki, ok};
-use crate::common::Shared;
+use super::{Loki, ok};
+use crate::common::{Failure, Shared};
 use crate::float::{push_labels, push_string};
 use crate::params::Params;
 use crate::times;

@@ -13,7 +13,8 @@ use trilith_query::{Direction, QueryContext};
 
 use super::labels::time_range;
 use super::result::{Stats, logs_body, metric_body};
-use super::{Failure, Loki, ok};
+use super::{Loki, ok};
+use crate::common::Failure;
 use crate::params::Params;
 use crate::times;
 

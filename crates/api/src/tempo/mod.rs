@@ -13,11 +13,10 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use trilith_model::Error;
 use trilith_proto::tempopb::streaming_querier_server::StreamingQuerierServer;
 use trilith_query::SpanSource;
 
-use crate::common::{Shared, TenantError, json, plain, status_of, with_retry_after};
+use crate::common::{Shared, json, plain};
 
 /// What the handlers work on.
 #[derive(Clone)]
@@ -65,48 +64,4 @@ async fn buildinfo() -> Response {
         "goVersion": "",
     });
     json(StatusCode::OK, "application/json", info.to_string().into_bytes())
-}
-
-/// An error on its way out, plain text.
-#[derive(Debug)]
-struct Failure {
-    status: StatusCode,
-    message: String,
-    retry_after: Option<std::time::Duration>,
-}
-
-impl Failure {
-    fn bad(message: impl Into<String>) -> Self {
-        Failure {
-            status: StatusCode::BAD_REQUEST,
-            message: message.into(),
-            retry_after: None,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Failure {
-            status: status_of(e.kind),
-            message: e.message,
-            retry_after: e.retry_after,
-        }
-    }
-}
-
-impl From<TenantError> for Failure {
-    fn from(e: TenantError) -> Self {
-        Failure {
-            status: e.status,
-            message: e.message,
-            retry_after: None,
-        }
-    }
-}
-
-impl axum::response::IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        with_retry_after(plain(self.status, self.message), self.retry_after)
-    }
 }

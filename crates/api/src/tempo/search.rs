@@ -12,9 +12,9 @@ use trilith_model::{TenantId, task};
 use trilith_query::{QueryContext, QueryStats};
 use trilith_traceql::{SearchOptions, SpanSet, TagQuery, TraceSearchResult};
 
+use super::Tempo;
 use super::trace::seconds_range;
-use super::{Failure, Tempo};
-use crate::common::json;
+use crate::common::{Failure, json};
 use crate::float::push_string;
 use crate::params::Params;
 use crate::times;

@@ -14,8 +14,9 @@ use trilith_proto::tempopb::{
 };
 use trilith_traceql::TagQuery;
 
+use super::Tempo;
 use super::search::{Wanted, find, message, options};
-use super::{Failure, Tempo};
+use crate::common::Failure;
 use crate::otlp::grpc::{status_of, tenant_of};
 
 /// Traces per message; keeps messages well below the 4 MiB that gRPC clients take by default.

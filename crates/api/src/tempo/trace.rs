@@ -12,8 +12,8 @@ use trilith_ingest::otlp_traces::out::{
 use trilith_model::{TraceBatch, TraceId, task};
 use trilith_query::QueryStats;
 
-use super::{Failure, Tempo};
-use crate::common::json;
+use super::Tempo;
+use crate::common::{Failure, json};
 use crate::params::Params;
 
 const PROTOBUF: &str = "application/protobuf";
