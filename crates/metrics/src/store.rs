@@ -14,7 +14,10 @@ use trilith_model::{
     Appended, Clock, Error, ErrorKind, Labels, LimitsProvider, MetricBatch, MetricMetadata, MetricSink, Result, Signal,
     TenantId, TimeRange, task,
 };
-use trilith_query::{LabelRequest, QueryContext, ResultStream, SeriesBatch, SeriesRequest, SeriesSource};
+use trilith_query::{
+    ExemplarRequest, LabelRequest, QueryContext, ResultStream, SeriesBatch, SeriesExemplars, SeriesRequest,
+    SeriesSource,
+};
 use trilith_wal::{Lsn, Record, Wal};
 
 use crate::engine::MetricsEngine;
@@ -282,6 +285,10 @@ impl SeriesSource for MetricsStore {
             labels::values(ctx, sources, &name, request)
         })
         .await
+    }
+
+    async fn exemplars(&self, _ctx: &QueryContext, _request: ExemplarRequest) -> Result<Vec<SeriesExemplars>> {
+        Ok(Vec::new())
     }
 
     async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {

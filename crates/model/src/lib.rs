@@ -24,11 +24,15 @@ pub use labels::{Label, Labels, LabelsBuilder, LabelsRef};
 pub use limits::{Limits, LimitsProvider, StaticLimits};
 pub use log::{LogBatch, LogEntry, LogStream};
 pub use matcher::{MatchOp, Matcher};
-pub use metric::{MetricBatch, MetricMetadata, MetricType, STALE_NAN_BITS, Sample};
+pub use metric::{
+    BatchSeriesView, Exemplar, HistogramSample, MetricBatch, MetricMetadata, MetricType, STALE_NAN_BITS, Sample,
+    SampleValue,
+};
 pub use sink::{Appended, LogSink, MetricSink, Rejection, TraceSink};
 pub use tenant::TenantId;
 pub use time::{Clock, SystemClock, TimeRange, TimestampMs, TimestampNs};
 pub use trace::{SpanId, TraceBatch, TraceId};
+pub use trilith_histogram::FloatHistogram;
 
 /// The three kinds of data that Trilith stores. The number is part of the WAL and manifest formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

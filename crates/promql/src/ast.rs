@@ -29,8 +29,22 @@ impl ValueType {
     }
 }
 
+/// The bytes of the query text that an expression came from; `start` inclusive, `end` exclusive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
 #[derive(Clone, Debug)]
-pub enum Expr {
+pub struct Expr {
+    pub kind: ExprKind,
+    /// What annotations point at.
+    pub span: Span,
+}
+
+#[derive(Clone, Debug)]
+pub enum ExprKind {
     Number(f64),
     String(String),
     Selector(Selector),
@@ -56,6 +70,19 @@ pub enum Expr {
 pub struct Selector {
     pub matchers: Vec<Matcher>,
     pub shift: TimeShift,
+    pub edges: Edges,
+}
+
+/// How the edges of a selector's window are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edges {
+    /// Samples inside the window only.
+    #[default]
+    Plain,
+    /// `anchored`: the last sample at or before the window's start stands at the start.
+    Anchored,
+    /// `smoothed`: values at both edges are interpolated.
+    Smoothed,
 }
 
 /// `@` and `offset`.
@@ -101,6 +128,8 @@ pub enum Aggregation {
     BottomK,
     Quantile,
     CountValues,
+    LimitK,
+    LimitRatio,
 }
 
 /// Arithmetic or comparison.
@@ -125,21 +154,21 @@ pub struct Set {
 
 impl Expr {
     pub fn value_type(&self) -> ValueType {
-        match self {
-            Expr::Number(_) => ValueType::Scalar,
-            Expr::String(_) => ValueType::String,
-            Expr::Selector(_) | Expr::Aggregate(_) | Expr::Set(_) => ValueType::Vector,
-            Expr::Range { .. } | Expr::Subquery(_) => ValueType::Matrix,
-            Expr::Call { function, .. } => function.returns(),
-            Expr::Binary(b) => b.value_type,
-            Expr::Neg(e) | Expr::Paren(e) => e.value_type(),
+        match &self.kind {
+            ExprKind::Number(_) => ValueType::Scalar,
+            ExprKind::String(_) => ValueType::String,
+            ExprKind::Selector(_) | ExprKind::Aggregate(_) | ExprKind::Set(_) => ValueType::Vector,
+            ExprKind::Range { .. } | ExprKind::Subquery(_) => ValueType::Matrix,
+            ExprKind::Call { function, .. } => function.returns(),
+            ExprKind::Binary(b) => b.value_type,
+            ExprKind::Neg(e) | ExprKind::Paren(e) => e.value_type(),
         }
     }
 
     /// The expression inside any parentheses.
     pub fn unwrapped(&self) -> &Expr {
         let mut e = self;
-        while let Expr::Paren(inner) = e {
+        while let ExprKind::Paren(inner) = &e.kind {
             e = inner;
         }
         e

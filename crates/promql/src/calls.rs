@@ -11,7 +11,7 @@ use trilith_query::vector::quantile::{Bucket, bucket_quantile};
 use trilith_query::vector::rank::{ascending, descending};
 use trilith_query::vector::{ABSENT, AggregateOp, Block, Grid, Row, is_absent};
 
-use crate::ast::Expr;
+use crate::ast::{Expr, ExprKind, Span};
 use crate::element::ElementOp;
 use crate::eval::{Evaluator, execution};
 use crate::functions::{Function, RangeFunction};
@@ -32,21 +32,24 @@ impl Evaluator {
                     Ok(block)
                 }
                 (Function::Absent, [v]) => {
-                    let labels = match v.unwrapped() {
-                        Expr::Selector(s) => absent_labels(&s.matchers),
+                    let labels = match &v.unwrapped().kind {
+                        ExprKind::Selector(s) => absent_labels(&s.matchers),
                         _ => Labels::empty(),
                     };
                     let present = self.group(AggregateOp::Group, None, v, grid).await?;
                     self.inverted(&present, labels, grid)
                 }
                 (Function::AbsentOverTime, [m]) => {
-                    let labels = match m.unwrapped() {
-                        Expr::Range { selector, .. } => absent_labels(&selector.matchers),
+                    let labels = match &m.unwrapped().kind {
+                        ExprKind::Range { selector, .. } => absent_labels(&selector.matchers),
                         _ => Labels::empty(),
                     };
-                    let present = Expr::Call {
-                        function: Function::OverTime(RangeFunction::Present),
-                        args: vec![m.clone()],
+                    let present = Expr {
+                        span: m.span,
+                        kind: ExprKind::Call {
+                            function: Function::OverTime(RangeFunction::Present),
+                            args: vec![m.clone()],
+                        },
                     };
                     let present = self.group(AggregateOp::Group, None, &present, grid).await?;
                     self.inverted(&present, labels, grid)
@@ -54,8 +57,10 @@ impl Evaluator {
                 (Function::Sort { descending: down }, [v]) => {
                     let mut block = self.vector(v, grid).await?;
                     if self.query.step > 0 {
-                        self.notes
-                            .warn("sort is ineffective for range queries since results are always ordered by labels");
+                        self.notes.warn(
+                            v.span,
+                            "sort is ineffective for range queries since results are always ordered by labels",
+                        );
                         return Ok(block);
                     }
                     block.sort_by_labels();
@@ -81,12 +86,14 @@ impl Evaluator {
                     let phi = self.scalar(phi, grid).await?;
                     for p in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
                         let p = crate::notes::format_g(*p);
-                        self.notes
-                            .warn(format_args!("quantile value should be between 0 and 1, got {p}"));
+                        self.notes.warn(
+                            args[0].span,
+                            format_args!("quantile value should be between 0 and 1, got {p}"),
+                        );
                     }
                     let block = self.vector(v, grid).await?;
-                    let (ctx, notes) = (self.ctx.clone(), self.notes.clone());
-                    task::compute(move || histogram_quantile(&ctx, &notes, &phi, &block)).await?
+                    let (ctx, notes, at) = (self.ctx.clone(), self.notes.clone(), v.span);
+                    task::compute(move || histogram_quantile(&ctx, &notes, at, &phi, &block)).await?
                 }
                 _ => Err(Error::internal("a call does not fit its signature")),
             }
@@ -110,8 +117,8 @@ impl Evaluator {
 
 fn literals(args: &[Expr]) -> Result<Vec<String>> {
     args.iter()
-        .map(|a| match a.unwrapped() {
-            Expr::String(s) => Ok(s.clone()),
+        .map(|a| match &a.unwrapped().kind {
+            ExprKind::String(s) => Ok(s.clone()),
             _ => Err(Error::internal("a string argument is a literal")),
         })
         .collect()
@@ -213,7 +220,7 @@ fn label_join(ctx: &QueryContext, mut block: Block, strings: &[String]) -> Resul
 }
 
 /// Classic histograms: rows that differ in `le` only are one histogram.
-fn histogram_quantile(ctx: &QueryContext, notes: &Notes, phi: &[f64], block: &Block) -> Result<Block> {
+fn histogram_quantile(ctx: &QueryContext, notes: &Notes, at: Span, phi: &[f64], block: &Block) -> Result<Block> {
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut members: Vec<Vec<(f64, usize)>> = Vec::new();
@@ -222,21 +229,22 @@ fn histogram_quantile(ctx: &QueryContext, notes: &Notes, phi: &[f64], block: &Bl
         let Some(bound) = parse_bound(le) else {
             let name = row.labels.get("__name__").filter(|_| !row.drop_name);
             let of = name.map_or(String::new(), |n| format!(" for metric name {n:?}"));
-            notes.warn(format_args!(
-                "bucket label \"le\" is missing or has a malformed value of {le:?}{of}"
-            ));
+            notes.warn(
+                at,
+                format_args!("bucket label \"le\" is missing or has a malformed value of {le:?}{of}"),
+            );
             continue;
         };
         let labels = row.labels.without(|n| n == "le");
-        let at = *index.entry(labels.clone()).or_insert_with(|| {
+        let slot = *index.entry(labels.clone()).or_insert_with(|| {
             rows.push(Row {
-                labels,
                 drop_name: true,
+                ..Row::new(labels)
             });
             members.push(Vec::new());
             rows.len() - 1
         });
-        members[at].push((bound, i));
+        members[slot].push((bound, i));
     }
     let mut out = Block::absent(ctx, rows, block.steps)?;
     let mut buckets = Vec::new();
@@ -259,6 +267,7 @@ fn histogram_quantile(ctx: &QueryContext, notes: &Notes, phi: &[f64], block: &Bl
             let quantile = bucket_quantile(*phi, &mut buckets);
             if quantile.repaired {
                 notes.info(
+                    at,
                     "input to histogram_quantile needed to be fixed for monotonicity (see \
                      https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)",
                 );

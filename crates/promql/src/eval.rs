@@ -19,7 +19,7 @@ use trilith_query::vector::rank::{count_values, group_quantile, select_k};
 use trilith_query::vector::{Accumulator, AggregateOp, Block, Grid, MatchError, Row, is_absent};
 use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
-use crate::ast::{Aggregate, Aggregation, Binary, Expr, Selector, Set, ValueType};
+use crate::ast::{Aggregate, Aggregation, Binary, Expr, ExprKind, Selector, Set, Span, ValueType};
 use crate::element::ElementOp;
 use crate::functions::{Function, RangeFunction};
 use crate::notes::{Notes, format_f, format_g};
@@ -32,6 +32,39 @@ pub struct EvalOptions {
     pub lookback_ms: i64,
     /// Resolution of subqueries that name none.
     pub subquery_step_ms: i64,
+    pub features: Features,
+}
+
+/// What upstream keeps behind feature flags; off means as in stock Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Experimental functions and aggregations.
+    pub experimental_functions: bool,
+    pub duration_expressions: bool,
+    /// `anchored` and `smoothed`.
+    pub extended_selectors: bool,
+    /// `fill`, `fill_left`, `fill_right`
+    pub fill_modifiers: bool,
+    /// Metric names are dropped at the end of the query rather than in every operation.
+    pub delayed_name_removal: bool,
+    /// Start timestamps of samples are used by `rate` and its kin.
+    pub start_timestamps: bool,
+    /// `__type__` decides what is a counter, not the suffix of the name.
+    pub type_and_unit_labels: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Features {
+            experimental_functions: true,
+            duration_expressions: true,
+            extended_selectors: true,
+            fill_modifiers: true,
+            delayed_name_removal: true,
+            start_timestamps: true,
+            type_and_unit_labels: false,
+        }
+    }
 }
 
 impl Default for EvalOptions {
@@ -39,6 +72,7 @@ impl Default for EvalOptions {
         EvalOptions {
             lookback_ms: 300_000,
             subquery_step_ms: 60_000,
+            features: Features::default(),
         }
     }
 }
@@ -71,6 +105,8 @@ enum Leaf<'a> {
         width_ms: i64,
         cell: Cell,
         func: &'static str,
+        /// What notes about its samples point at.
+        at: Span,
     },
     Block(Block),
 }
@@ -117,8 +153,8 @@ impl Evaluator {
             match expr.value_type() {
                 ValueType::Scalar => Ok(Value::Scalar(self.scalar(expr, grid).await?)),
                 ValueType::Vector => Ok(Value::Vector(self.vector(expr, grid).await?)),
-                ValueType::String => match expr.unwrapped() {
-                    Expr::String(s) => Ok(Value::String(s.clone())),
+                ValueType::String => match &expr.unwrapped().kind {
+                    ExprKind::String(s) => Ok(Value::String(s.clone())),
                     _ => Err(Error::internal("a string expression is a literal")),
                 },
                 ValueType::Matrix => Err(Error::internal("a range vector has no value of its own")),
@@ -130,19 +166,19 @@ impl Evaluator {
     /// A scalar at every step.
     pub(crate) fn scalar<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Vec<f64>>> {
         async move {
-            Ok(match expr {
-                Expr::Number(v) => vec![*v; grid.steps],
-                Expr::Paren(e) => self.scalar(e, grid).await?,
-                Expr::Neg(e) => {
+            Ok(match &expr.kind {
+                ExprKind::Number(v) => vec![*v; grid.steps],
+                ExprKind::Paren(e) => self.scalar(e, grid).await?,
+                ExprKind::Neg(e) => {
                     let mut values = self.scalar(e, grid).await?;
                     values.iter_mut().for_each(|v| *v = -*v);
                     values
                 }
-                Expr::Binary(b) => {
+                ExprKind::Binary(b) => {
                     // Chains lean to the left; a loop keeps the depth of the recursion.
                     let mut links = vec![b];
                     let mut innermost = &b.lhs;
-                    while let Expr::Binary(b) = innermost {
+                    while let ExprKind::Binary(b) = &innermost.kind {
                         links.push(b);
                         innermost = &b.lhs;
                     }
@@ -153,14 +189,14 @@ impl Evaluator {
                     }
                     left
                 }
-                Expr::Call {
+                ExprKind::Call {
                     function: Function::Pi, ..
                 } => vec![std::f64::consts::PI; grid.steps],
-                Expr::Call {
+                ExprKind::Call {
                     function: Function::Time,
                     ..
                 } => grid.times().map(|t| t as f64 / 1000.0).collect(),
-                Expr::Call {
+                ExprKind::Call {
                     function: Function::Scalar,
                     args,
                 } => {
@@ -230,12 +266,13 @@ impl Evaluator {
                     width_ms,
                     cell,
                     func,
+                    at,
                 } => {
                     let mut hints = hints;
                     if !func.is_empty() {
                         hints.func = func.to_owned();
                     }
-                    self.stream(selector, width_ms, cell, hints, ops, grid, sink).await
+                    self.stream(selector, at, width_ms, cell, hints, ops, grid, sink).await
                 }
             }
         }
@@ -248,30 +285,31 @@ impl Evaluator {
             let mut ops = Vec::new();
             let mut e = expr;
             let leaf = loop {
-                match e {
-                    Expr::Paren(inner) => e = inner,
-                    Expr::Neg(inner) => {
+                match &e.kind {
+                    ExprKind::Paren(inner) => e = inner,
+                    ExprKind::Neg(inner) => {
                         ops.push(ElementOp::Neg);
                         e = inner;
                     }
-                    Expr::Binary(b) if b.lhs.value_type() == ValueType::Scalar => {
+                    ExprKind::Binary(b) if b.lhs.value_type() == ValueType::Scalar => {
                         ops.push(self.scalar_op(b, &b.lhs, true, grid).await?);
                         e = &b.rhs;
                     }
-                    Expr::Binary(b) if b.rhs.value_type() == ValueType::Scalar => {
+                    ExprKind::Binary(b) if b.rhs.value_type() == ValueType::Scalar => {
                         ops.push(self.scalar_op(b, &b.rhs, false, grid).await?);
                         e = &b.lhs;
                     }
-                    Expr::Selector(selector) => {
+                    ExprKind::Selector(selector) => {
                         let width_ms = self.options.lookback_ms;
                         break Leaf::Selector {
                             selector,
                             width_ms,
                             cell: Cell::Newest,
                             func: "",
+                            at: e.span,
                         };
                     }
-                    Expr::Call { function, args } => match (function, args.as_slice()) {
+                    ExprKind::Call { function, args } => match (function, args.as_slice()) {
                         (Function::Map(_, f), [arg]) => {
                             ops.push(ElementOp::Map(*f));
                             e = arg;
@@ -309,13 +347,14 @@ impl Evaluator {
                             e = arg;
                         }
                         (Function::Timestamp, [arg]) => {
-                            if let Expr::Selector(selector) = arg.unwrapped() {
+                            if let ExprKind::Selector(selector) = &arg.unwrapped().kind {
                                 let width_ms = self.options.lookback_ms;
                                 break Leaf::Selector {
                                     selector,
                                     width_ms,
                                     cell: Cell::NewestTime,
                                     func: "timestamp",
+                                    at: arg.span,
                                 };
                             }
                             ops.push(ElementOp::Timestamp {
@@ -328,14 +367,14 @@ impl Evaluator {
                         }
                         _ => break Leaf::Block(self.call(*function, args, grid).await?),
                     },
-                    Expr::Aggregate(a) => break Leaf::Block(self.aggregate(a, grid).await?),
-                    Expr::Binary(b) => {
+                    ExprKind::Aggregate(a) => break Leaf::Block(self.aggregate(a, grid).await?),
+                    ExprKind::Binary(b) => {
                         break Leaf::Block(self.vector_chain(Link::Operator(b), grid).await?);
                     }
-                    Expr::Set(s) => {
+                    ExprKind::Set(s) => {
                         break Leaf::Block(self.vector_chain(Link::Set(s), grid).await?);
                     }
-                    Expr::Number(_) | Expr::String(_) | Expr::Range { .. } | Expr::Subquery(_) => {
+                    ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Range { .. } | ExprKind::Subquery(_) => {
                         return Err(Error::internal("not an instant vector expression"));
                     }
                 }
@@ -376,7 +415,7 @@ impl Evaluator {
             let (range, param) = match (function, args) {
                 (RangeFunction::Quantile, [phi, range]) => {
                     let phi = self.shared_scalar(phi, grid).await?;
-                    self.check_quantile(&phi);
+                    self.check_quantile(args[0].span, &phi);
                     (range, phi)
                 }
                 (RangeFunction::PredictLinear, [range, seconds]) => (range, self.shared_scalar(seconds, grid).await?),
@@ -388,14 +427,15 @@ impl Evaluator {
                 }
             };
             let cell = Cell::Window { function, param };
-            match range.unwrapped() {
-                Expr::Range { selector, range_ms } => Ok(Leaf::Selector {
+            match &range.unwrapped().kind {
+                ExprKind::Range { selector, range_ms } => Ok(Leaf::Selector {
                     selector,
                     width_ms: *range_ms,
                     cell,
                     func: hint_name(function),
+                    at: range.span,
                 }),
-                Expr::Subquery(s) => {
+                ExprKind::Subquery(s) => {
                     let (samples, frame) = self.subquery(s, grid).await?;
                     let ctx = self.ctx.clone();
                     Ok(Leaf::Block(
@@ -408,12 +448,12 @@ impl Evaluator {
         .boxed()
     }
 
-    fn check_quantile(&self, phi: &[f64]) {
+    fn check_quantile(&self, at: Span, phi: &[f64]) {
         for phi in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
-            self.notes.warn(format_args!(
-                "quantile value should be between 0 and 1, got {}",
-                format_g(*phi)
-            ));
+            self.notes.warn(
+                at,
+                format_args!("quantile value should be between 0 and 1, got {}", format_g(*phi)),
+            );
         }
     }
 
@@ -434,14 +474,14 @@ impl Evaluator {
                     let block = self.vector(&a.expr, grid).await?;
                     task::compute(move || select_k(&ctx, block, grouping, &k, largest)).await?
                 }
-                (Aggregation::Quantile, Some(phi)) => {
-                    let phi = self.scalar(phi, grid).await?;
-                    self.check_quantile(&phi);
+                (Aggregation::Quantile, Some(param)) => {
+                    let phi = self.scalar(param, grid).await?;
+                    self.check_quantile(param.span, &phi);
                     let block = self.vector(&a.expr, grid).await?;
                     task::compute(move || group_quantile(&ctx, &block, grouping, &phi)).await?
                 }
                 (Aggregation::CountValues, Some(label)) => {
-                    let Expr::String(label) = label.unwrapped() else {
+                    let ExprKind::String(label) = &label.unwrapped().kind else {
                         return Err(Error::internal("the parameter of count_values is a literal"));
                     };
                     if label.is_empty() {
@@ -531,9 +571,9 @@ enum Link<'a> {
 
 impl<'a> Link<'a> {
     fn between_vectors(expr: &'a Expr) -> Option<Self> {
-        match expr {
-            Expr::Set(s) => Some(Link::Set(s)),
-            Expr::Binary(b) if [&b.lhs, &b.rhs].iter().all(|e| e.value_type() == ValueType::Vector) => {
+        match &expr.kind {
+            ExprKind::Set(s) => Some(Link::Set(s)),
+            ExprKind::Binary(b) if [&b.lhs, &b.rhs].iter().all(|e| e.value_type() == ValueType::Vector) => {
                 Some(Link::Operator(b))
             }
             _ => None,

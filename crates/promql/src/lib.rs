@@ -40,8 +40,8 @@ use trilith_query::vector::window::bounds;
 use trilith_query::vector::{Grid, is_absent};
 use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
-pub use ast::{Expr, Selector, ValueType};
-pub use eval::EvalOptions;
+pub use ast::{Expr, ExprKind, Selector, Span, ValueType};
+pub use eval::{EvalOptions, Features};
 pub use parse::parse;
 pub use result::{MatrixSeries, QueryOutput, QueryValue, VectorElement};
 
@@ -65,7 +65,7 @@ pub async fn instant(
 ) -> Result<QueryOutput> {
     let expr = parse(query)?;
     let grid = Grid::instant(time_ms);
-    let evaluator = evaluator(ctx, source, options, grid, time_ms);
+    let evaluator = evaluator(ctx, source, query, options, grid, time_ms);
     let value = if expr.value_type() == ValueType::Matrix {
         matrix(&evaluator, &expr, grid).await?
     } else {
@@ -96,7 +96,7 @@ pub async fn range(
             expr.value_type().as_str()
         )));
     }
-    let evaluator = evaluator(ctx, source, options, grid, end_ms);
+    let evaluator = evaluator(ctx, source, query, options, grid, end_ms);
     let value = result::range(evaluator.eval(&expr, grid).await?, grid)?;
     Ok(output(value, &evaluator))
 }
@@ -104,11 +104,12 @@ pub async fn range(
 fn evaluator(
     ctx: &QueryContext,
     source: Arc<dyn SeriesSource>,
+    text: &str,
     options: &EvalOptions,
     query: Grid,
     query_end_ms: i64,
 ) -> Evaluator {
-    let (notes, series) = (Notes::default(), Arc::new(AtomicU64::new(0)));
+    let (notes, series) = (Notes::of(text), Arc::new(AtomicU64::new(0)));
     Evaluator {
         ctx: ctx.clone(),
         source,
@@ -127,12 +128,12 @@ fn output(value: QueryValue, evaluator: &Evaluator) -> QueryOutput {
 
 /// Whether the outermost function puts the elements in an order of its own.
 fn is_ordered(expr: &Expr) -> bool {
-    match expr.unwrapped() {
-        Expr::Call {
+    match &expr.unwrapped().kind {
+        ExprKind::Call {
             function: Function::Sort { .. },
             ..
         } => true,
-        Expr::Aggregate(a) => matches!(a.op, Aggregation::TopK | Aggregation::BottomK),
+        ExprKind::Aggregate(a) => matches!(a.op, Aggregation::TopK | Aggregation::BottomK),
         _ => false,
     }
 }
@@ -140,8 +141,8 @@ fn is_ordered(expr: &Expr) -> bool {
 /// An instant query for a range vector: the raw samples of the window.
 async fn matrix(evaluator: &Evaluator, expr: &Expr, grid: Grid) -> Result<QueryValue> {
     let mut out = Vec::new();
-    match expr.unwrapped() {
-        Expr::Range { selector, range_ms } => {
+    match &expr.unwrapped().kind {
+        ExprKind::Range { selector, range_ms } => {
             let frame = evaluator.frame(selector.shift, grid, *range_ms);
             let hints = SelectHints {
                 range_ms: *range_ms,
@@ -161,7 +162,7 @@ async fn matrix(evaluator: &Evaluator, expr: &Expr, grid: Grid) -> Result<QueryV
                 raw(&samples, &frame, &mut out);
             }
         }
-        Expr::Subquery(s) => {
+        ExprKind::Subquery(s) => {
             let (samples, frame) = evaluator.subquery(s, grid).await?;
             raw(&samples, &frame, &mut out);
         }
@@ -188,7 +189,11 @@ fn raw(samples: &Samples, frame: &Frame, out: &mut Vec<MatrixSeries>) {
             } else {
                 labels.clone()
             };
-            out.push(MatrixSeries { labels, points });
+            out.push(MatrixSeries {
+                labels,
+                points,
+                histograms: Vec::new(),
+            });
         }
     }
 }

@@ -5,25 +5,48 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::ast::Span;
+
 /// Shared by all parts of one query. Repeated notes are kept once.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Notes(Arc<Mutex<(BTreeSet<String>, BTreeSet<String>)>>);
+pub(crate) struct Notes {
+    query: Arc<str>,
+    kept: Arc<Mutex<(BTreeSet<String>, BTreeSet<String>)>>,
+}
 
 /// Most notes of a kind that an answer carries.
 const NOTES_MAX: usize = 10;
 
 impl Notes {
-    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
-        self.0.lock().0.insert(format!("PromQL warning: {text}"));
+    pub(crate) fn of(query: &str) -> Self {
+        Notes {
+            query: query.into(),
+            kept: Arc::default(),
+        }
     }
 
-    pub(crate) fn info(&self, text: impl std::fmt::Display) {
-        self.0.lock().1.insert(format!("PromQL info: {text}"));
+    /// `at`: the expression that the note is about.
+    pub(crate) fn warn(&self, at: Span, text: impl std::fmt::Display) {
+        let note = format!("PromQL warning: {text} ({})", self.position(at));
+        self.kept.lock().0.insert(note);
+    }
+
+    pub(crate) fn info(&self, at: Span, text: impl std::fmt::Display) {
+        let note = format!("PromQL info: {text} ({})", self.position(at));
+        self.kept.lock().1.insert(note);
+    }
+
+    /// `line:column` of the start, both from 1, columns in bytes.
+    fn position(&self, at: Span) -> String {
+        let before = &self.query.as_bytes()[..self.query.len().min(at.start as usize)];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+        format!("{line}:{column}")
     }
 
     /// Warnings and infos, at most ten each with a line about the rest.
     pub(crate) fn take(&self) -> (Vec<String>, Vec<String>) {
-        let (warnings, infos) = std::mem::take(&mut *self.0.lock());
+        let (warnings, infos) = std::mem::take(&mut *self.kept.lock());
         (cut(warnings, "warning"), cut(infos, "info"))
     }
 }
@@ -91,8 +114,8 @@ mod tests {
     fn notes_are_distinct_and_few() {
         let n = Notes::default();
         for i in 0..13 {
-            n.warn(i);
-            n.warn(i);
+            n.warn(Span::default(), i);
+            n.warn(Span::default(), i);
         }
         let (warnings, infos) = n.take();
         assert_eq!(warnings.len(), 11);

@@ -11,7 +11,9 @@ use trilith_model::{Error, MatchOp, Matcher, Result};
 use trilith_query::series::Grouping;
 use trilith_query::vector::{AggregateOp, BinaryOp, Cardinality, Matching, SetOp};
 
-use crate::ast::{Aggregate, Aggregation, At, Binary, Expr, Selector, Set, Subquery, TimeShift, ValueType};
+use crate::ast::{
+    Aggregate, Aggregation, At, Binary, Edges, Expr, ExprKind, Selector, Set, Span, Subquery, TimeShift, ValueType,
+};
 use crate::functions::Function;
 
 /// Longest query text.
@@ -95,36 +97,44 @@ fn check_size(query: &str) -> Result<()> {
     Ok(())
 }
 
+/// promql-parser knows no positions.
+fn bare(kind: ExprKind) -> Expr {
+    Expr {
+        kind,
+        span: Span::default(),
+    }
+}
+
 fn convert(e: &pp::Expr, depth: usize) -> Result<Expr> {
     if depth > DEPTH_MAX {
         return Err(refuse(format!("query nests deeper than {DEPTH_MAX} levels")));
     }
     let depth = depth + 1;
     Ok(match e {
-        pp::Expr::NumberLiteral(n) => Expr::Number(n.val),
-        pp::Expr::StringLiteral(s) => Expr::String(s.val.clone()),
-        pp::Expr::Paren(p) => Expr::Paren(Box::new(convert(&p.expr, depth)?)),
+        pp::Expr::NumberLiteral(n) => bare(ExprKind::Number(n.val)),
+        pp::Expr::StringLiteral(s) => bare(ExprKind::String(s.val.clone())),
+        pp::Expr::Paren(p) => bare(ExprKind::Paren(Box::new(convert(&p.expr, depth)?))),
         pp::Expr::Unary(u) => {
             let inner = convert(&u.expr, depth)?;
             expect_number(&inner, || {
                 "unary expression only allowed on expressions of type scalar or instant vector".into()
             })?;
-            Expr::Neg(Box::new(inner))
+            bare(ExprKind::Neg(Box::new(inner)))
         }
-        pp::Expr::VectorSelector(v) => Expr::Selector(selector(v)?),
-        pp::Expr::MatrixSelector(m) => Expr::Range {
+        pp::Expr::VectorSelector(v) => bare(ExprKind::Selector(selector(v)?)),
+        pp::Expr::MatrixSelector(m) => bare(ExprKind::Range {
             selector: selector(&m.vs)?,
             range_ms: positive_ms(m.range)?,
-        },
+        }),
         pp::Expr::Subquery(s) => {
             let expr = convert(&s.expr, depth)?;
             expect(&expr, ValueType::Vector, "subquery")?;
-            Expr::Subquery(Box::new(Subquery {
+            bare(ExprKind::Subquery(Box::new(Subquery {
                 expr,
                 range_ms: positive_ms(s.range)?,
                 step_ms: s.step.map(positive_ms).transpose()?,
                 shift: shift(s.at.as_ref(), s.offset.as_ref())?,
-            }))
+            })))
         }
         pp::Expr::Call(c) => call(c, depth)?,
         pp::Expr::Aggregate(a) => aggregate(a, depth)?,
@@ -204,6 +214,7 @@ fn selector(v: &pp::VectorSelector) -> Result<Selector> {
     Ok(Selector {
         matchers,
         shift: shift(v.at.as_ref(), v.offset.as_ref())?,
+        edges: Edges::Plain,
     })
 }
 
@@ -240,13 +251,13 @@ fn call(c: &pp::Call, depth: usize) -> Result<Expr> {
     for (i, arg) in args.iter().enumerate() {
         let want = types[i.min(types.len() - 1)];
         expect(arg, want, &format!("call to function \"{name}\""))?;
-        if want == ValueType::String && !matches!(arg.unwrapped(), Expr::String(_)) {
+        if want == ValueType::String && !matches!(arg.unwrapped().kind, ExprKind::String(_)) {
             return Err(refuse(format!(
                 "expected a string literal in call to function \"{name}\""
             )));
         }
     }
-    Ok(Expr::Call { function, args })
+    Ok(bare(ExprKind::Call { function, args }))
 }
 
 fn aggregate(a: &pp::AggregateExpr, depth: usize) -> Result<Expr> {
@@ -272,7 +283,7 @@ fn aggregate(a: &pp::AggregateExpr, depth: usize) -> Result<Expr> {
     let want = match op {
         Aggregation::Simple(_) => None,
         Aggregation::CountValues => Some(ValueType::String),
-        Aggregation::TopK | Aggregation::BottomK | Aggregation::Quantile => Some(ValueType::Scalar),
+        _ => Some(ValueType::Scalar),
     };
     match (want, &param) {
         (None, None) => {}
@@ -288,12 +299,12 @@ fn aggregate(a: &pp::AggregateExpr, depth: usize) -> Result<Expr> {
         labels: m.labels().labels.clone(),
         by: m.is_include(),
     });
-    Ok(Expr::Aggregate(Box::new(Aggregate {
+    Ok(bare(ExprKind::Aggregate(Box::new(Aggregate {
         op,
         grouping,
         param,
         expr,
-    })))
+    }))))
 }
 
 /// Operators along the left edge, from the inside out.
@@ -336,7 +347,7 @@ fn binary(b: &pp::BinaryExpr, lhs: Expr, rhs: Expr) -> Result<Expr> {
                 "set operator \"{symbol}\" not allowed in binary scalar expression"
             )));
         }
-        return Ok(Expr::Set(Box::new(Set { op, matching, lhs, rhs })));
+        return Ok(bare(ExprKind::Set(Box::new(Set { op, matching, lhs, rhs }))));
     }
     let op = match symbol.as_str() {
         "+" => BinaryOp::Add,
@@ -360,14 +371,14 @@ fn binary(b: &pp::BinaryExpr, lhs: Expr, rhs: Expr) -> Result<Expr> {
         return Err(refuse("comparisons between scalars must use BOOL modifier"));
     }
     let value_type = if scalars { ValueType::Scalar } else { ValueType::Vector };
-    Ok(Expr::Binary(Box::new(Binary {
+    Ok(bare(ExprKind::Binary(Box::new(Binary {
         value_type,
         op,
         return_bool,
         matching,
         lhs,
         rhs,
-    })))
+    }))))
 }
 
 fn matching(modifier: Option<&pp::BinModifier>) -> Result<Matching> {
@@ -393,5 +404,6 @@ fn matching(modifier: Option<&pp::BinModifier>) -> Result<Matching> {
         labels,
         cardinality,
         include,
+        ..Matching::default()
     })
 }

@@ -1,6 +1,8 @@
 //! The shape of an answer.
 
-use trilith_model::{Labels, Result};
+use std::sync::Arc;
+
+use trilith_model::{FloatHistogram, Labels, Result, SampleValue};
 use trilith_query::vector::{Block, Grid, is_absent};
 
 use crate::element::drop_names;
@@ -27,7 +29,17 @@ pub enum QueryValue {
 pub struct VectorElement {
     pub labels: Labels,
     pub time_ms: i64,
-    pub value: f64,
+    pub value: SampleValue,
+}
+
+impl VectorElement {
+    /// The value, unless it is a histogram.
+    pub fn float(&self) -> Option<f64> {
+        match &self.value {
+            SampleValue::Float(v) => Some(*v),
+            SampleValue::Histogram(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +47,8 @@ pub struct MatrixSeries {
     pub labels: Labels,
     /// (ms, value), times ascending.
     pub points: Vec<(i64, f64)>,
+    /// (ms, histogram), times ascending.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
 }
 
 /// A value with what is to be said about it. Warnings of the store are in the query's context.
@@ -60,7 +74,10 @@ pub(crate) fn instant(value: Value, time_ms: i64, ordered: bool) -> Result<Query
             let elements = block.iter().map(|(row, cells)| VectorElement {
                 labels: row.labels.clone(),
                 time_ms,
-                value: cells[0],
+                value: match row.histograms.as_ref().and_then(|h| h[0].clone()) {
+                    Some(histogram) => SampleValue::Histogram(histogram),
+                    None => SampleValue::Float(cells[0]),
+                },
             });
             QueryValue::Vector(elements.collect())
         }
@@ -74,6 +91,7 @@ pub(crate) fn range(value: Value, grid: Grid) -> Result<QueryValue> {
             return Ok(QueryValue::Matrix(vec![MatrixSeries {
                 labels: Labels::empty(),
                 points,
+                histograms: Vec::new(),
             }]));
         }
         Value::String(_) => return Err(trilith_model::Error::internal("strings have no range")),
@@ -88,6 +106,14 @@ pub(crate) fn range(value: Value, grid: Grid) -> Result<QueryValue> {
             .filter(|(_, v)| !is_absent(**v))
             .map(|(t, v)| (t, *v))
             .collect(),
+        histograms: match &row.histograms {
+            None => Vec::new(),
+            Some(cells) => grid
+                .times()
+                .zip(cells)
+                .filter_map(|(t, h)| h.clone().map(|h| (t, h)))
+                .collect(),
+        },
     });
     Ok(QueryValue::Matrix(series.collect()))
 }

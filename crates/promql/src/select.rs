@@ -10,7 +10,7 @@ use trilith_model::{Error, Matcher, Result, task};
 use trilith_query::vector::{Block, Grid, is_absent};
 use trilith_query::{BatchColumn, SelectHints, SeriesBatch, SeriesRequest, ValueColumn};
 
-use crate::ast::{At, Selector, Subquery, TimeShift};
+use crate::ast::{At, Selector, Span, Subquery, TimeShift};
 use crate::element::ElementOp;
 use crate::eval::{Evaluator, Sink, execution};
 use crate::functions::RangeFunction;
@@ -57,6 +57,7 @@ impl Evaluator {
     pub(crate) fn stream<'a>(
         &'a self,
         selector: &'a Selector,
+        at: Span,
         width_ms: i64,
         cell: Cell,
         mut hints: SelectHints,
@@ -78,7 +79,7 @@ impl Evaluator {
             let tiles = self.source.select(&self.ctx, request).map_ok(|batch| {
                 let (this, cell, frame, ops, sink) =
                     (self.clone(), cell.clone(), frame.clone(), ops.clone(), sink.clone());
-                async move { task::compute(move || this.tile(batch, &cell, &frame, &ops, &sink)).await? }
+                async move { task::compute(move || this.tile(batch, at, &cell, &frame, &ops, &sink)).await? }
             });
             let mut tiles = Box::pin(tiles.try_buffer_unordered(TILES_IN_FLIGHT));
             while tiles.try_next().await?.is_some() {
@@ -94,6 +95,7 @@ impl Evaluator {
     fn tile(
         &self,
         batch: SeriesBatch,
+        at: Span,
         cell: &Cell,
         frame: &Frame,
         ops: &[ElementOp],
@@ -114,7 +116,7 @@ impl Evaluator {
         } = cell
             && kind.is_counter()
         {
-            self.check_counter_names(&tile);
+            self.check_counter_names(at, &tile);
         }
         ops.iter().for_each(|op| op.apply(&mut tile));
         sink.lock().absorb(&self.ctx, tile)
@@ -131,7 +133,7 @@ impl Evaluator {
         Ok(())
     }
 
-    fn check_counter_names(&self, tile: &Block) {
+    fn check_counter_names(&self, at: Span, tile: &Block) {
         let mut last = String::new();
         for row in &tile.rows {
             let name = row.labels.get("__name__").unwrap_or("");
@@ -144,9 +146,12 @@ impl Evaluator {
                 continue;
             }
             last = name.to_owned();
-            self.notes.info(format_args!(
-                "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
-            ));
+            self.notes.info(
+                at,
+                format_args!(
+                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
+                ),
+            );
         }
     }
 
@@ -203,6 +208,7 @@ impl Evaluator {
                     labels: block.rows[i].labels.clone(),
                     times_idx: batch.times.len() as u32 - 1,
                     values: ValueColumn::Float(from..batch.floats.len()),
+                    starts: None,
                 });
                 samples.drop_name.push(block.rows[i].drop_name);
             }

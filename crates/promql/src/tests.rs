@@ -66,7 +66,7 @@ fn show(value: &QueryValue) -> Vec<String> {
         QueryValue::String { value, .. } => vec![value.clone()],
         QueryValue::Vector(v) => v
             .iter()
-            .map(|e| format!("{} {}", e.labels, notes::format_f(e.value)))
+            .map(|e| format!("{} {}", e.labels, notes::format_f(e.float().expect("a float"))))
             .collect(),
         QueryValue::Matrix(m) => m
             .iter()

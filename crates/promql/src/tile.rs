@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use trilith_model::Result;
+use trilith_model::{Error, Result};
 use trilith_query::vector::over_time;
 use trilith_query::vector::quantile::quantile;
 use trilith_query::vector::rate::{Extrapolation, change, extrapolation, has_resets};
 use trilith_query::vector::window::bounds;
 use trilith_query::vector::{Block, Row, is_absent};
-use trilith_query::{QueryContext, SeriesBatch};
+use trilith_query::{ColumnValues, QueryContext, SeriesBatch};
 
 use crate::functions::RangeFunction;
 
@@ -60,13 +60,17 @@ pub(crate) fn evaluate(ctx: &QueryContext, samples: &Samples, cell: &Cell, frame
         .iter()
         .enumerate()
         .map(|(i, c)| Row {
-            labels: c.labels.clone(),
             drop_name: !keeps_name || samples.drop_name.get(i).copied().unwrap_or(false),
+            ..Row::new(c.labels.clone())
         })
         .collect();
     let mut out = Block::absent(ctx, rows, frame.at_ms.len())?;
     let mut shared: Option<(u32, Windows)> = None;
-    for (i, (_, ts, values)) in samples.batch.float_columns().enumerate() {
+    for (i, column) in columns.iter().enumerate() {
+        let ts = samples.batch.times_of(column);
+        let ColumnValues::Float(values) = samples.batch.values_of(column) else {
+            return Err(Error::unsupported("native histograms are not supported"));
+        };
         if i % 64 == 0 {
             ctx.check()?;
         }

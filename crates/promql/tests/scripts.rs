@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use trilith_model::metric::STALE_NAN_BITS;
 use trilith_model::{ErrorKind, Labels, Limits, TenantId};
-use trilith_promql::{EvalOptions, Expr, QueryOutput, QueryValue, instant, parse, range};
+use trilith_promql::{EvalOptions, ExprKind, QueryOutput, QueryValue, instant, parse, range};
 use trilith_query::{QueryContext, SeriesSource};
 use trilith_testkit::{MemorySeries, SimClock};
 
@@ -109,8 +109,8 @@ fn series(line: &str) -> Option<(Labels, &str)> {
         Some(at) => format!("{}{{dummy_=\"1\",{}", &text[..at], &text[at + 1..]),
         None => format!("{text}{{dummy_=\"1\"}}"),
     };
-    match parse(&with_dummy).ok()? {
-        Expr::Selector(s) => {
+    match parse(&with_dummy).ok()?.kind {
+        ExprKind::Selector(s) => {
             let pairs = s.matchers.iter().filter(|m| &*m.name != "dummy_");
             Some((
                 Labels::from_pairs(pairs.map(|m| (m.name.to_string(), m.value.to_string()))),
@@ -270,7 +270,12 @@ fn check(e: &Eval<'_>, out: &QueryOutput) -> Result<(), String> {
         QueryValue::Scalar { value, time_ms } => vec![(Labels::empty(), vec![(*time_ms, *value)])],
         QueryValue::Vector(v) => v
             .iter()
-            .map(|e| (e.labels.clone(), vec![(e.time_ms, e.value)]))
+            .map(|e| {
+                (
+                    e.labels.clone(),
+                    vec![(e.time_ms, e.float().expect("no histograms were loaded"))],
+                )
+            })
             .collect(),
         QueryValue::Matrix(m) => m.iter().map(|s| (s.labels.clone(), s.points.clone())).collect(),
         QueryValue::String { value, .. } => return Err(format!("unexpected string {value:?}")),

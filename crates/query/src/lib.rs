@@ -23,7 +23,10 @@ pub mod vector;
 
 pub use context::{MemoryBudget, QueryContext, QueryStats, Reservation};
 pub use entries::{Direction, Entry, EntryBatch, EntryRequest, EntrySource, LineFilter, LineFilterOp, WantedFields};
-pub use series::{BatchColumn, LabelRequest, SelectHints, SeriesBatch, SeriesRequest, SeriesSource, ValueColumn};
+pub use series::{
+    BatchColumn, ColumnValues, ExemplarRequest, LabelRequest, SelectHints, SeriesBatch, SeriesExemplars, SeriesRequest,
+    SeriesSource, ValueColumn,
+};
 pub use spans::{AttributeScope, ColumnRef, Intrinsic, Operand, Predicate, PredicateOp, SpanRequest, SpanSource};
 
 /// A boxed stream of results, the answer of every source.

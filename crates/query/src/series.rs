@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use trilith_model::{Labels, Matcher, MetricMetadata, Result};
+use trilith_model::{Exemplar, Labels, Matcher, MetricMetadata, Result, SampleValue};
 
 use crate::{QueryContext, ResultStream};
 
@@ -44,7 +44,7 @@ pub struct Grouping {
 ///
 /// Timestamps stand in `times`, each vector once; columns that have the same times point to the same vector and
 /// lie next to each other, so that an evaluator computes window bounds once per vector. Values stand in one
-/// buffer, one contiguous run per column.
+/// buffer per kind, one contiguous run per column.
 ///
 /// Invariants: a vector is not empty and strictly ascending, within the request's range; a column's run is as
 /// long as its vector; a series appears in one batch of the answer only, as one column that holds all its samples.
@@ -54,8 +54,12 @@ pub struct SeriesBatch {
     pub times: Vec<Arc<[i64]>>,
     /// Ordered by `times_idx`.
     pub columns: Vec<BatchColumn>,
-    /// The float values of all float columns.
+    /// The values of all float columns.
     pub floats: Vec<f64>,
+    /// The values of all mixed columns.
+    pub mixed: Vec<SampleValue>,
+    /// Start timestamps of the columns that have any, ms; 0 where unknown.
+    pub starts: Vec<i64>,
 }
 
 /// One series of a batch.
@@ -65,28 +69,72 @@ pub struct BatchColumn {
     /// Into `SeriesBatch::times`.
     pub times_idx: u32,
     pub values: ValueColumn,
+    /// When counting began, one per sample: a run of `SeriesBatch::starts`.
+    pub starts: Option<Range<usize>>,
 }
 
-/// Where the values of a column are. Histogram columns join here.
+/// Where the values of a column are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ValueColumn {
-    /// A run of `SeriesBatch::floats`. Staleness markers are among the values, bit-exact.
+    /// Floats only: a run of `SeriesBatch::floats`. Staleness markers are among the values, bit-exact.
     Float(Range<usize>),
+    /// With at least one native histogram: a run of `SeriesBatch::mixed`. Staleness markers are floats in it.
+    Mixed(Range<usize>),
+}
+
+/// The values of one column.
+#[derive(Clone, Copy, Debug)]
+pub enum ColumnValues<'a> {
+    Float(&'a [f64]),
+    Mixed(&'a [SampleValue]),
 }
 
 impl SeriesBatch {
-    /// Columns with their timestamps and float values.
+    pub fn times_of(&self, column: &BatchColumn) -> &Arc<[i64]> {
+        &self.times[column.times_idx as usize]
+    }
+
+    pub fn values_of(&self, column: &BatchColumn) -> ColumnValues<'_> {
+        match &column.values {
+            ValueColumn::Float(run) => ColumnValues::Float(&self.floats[run.clone()]),
+            ValueColumn::Mixed(run) => ColumnValues::Mixed(&self.mixed[run.clone()]),
+        }
+    }
+
+    /// Empty, or as long as the column.
+    pub fn starts_of(&self, column: &BatchColumn) -> &[i64] {
+        column.starts.as_ref().map_or(&[], |run| &self.starts[run.clone()])
+    }
+
+    /// Float columns with their timestamps and values; mixed columns are left out.
     pub fn float_columns(&self) -> impl Iterator<Item = (&Labels, &Arc<[i64]>, &[f64])> {
-        self.columns.iter().map(|c| {
-            let ValueColumn::Float(run) = &c.values;
-            (&c.labels, &self.times[c.times_idx as usize], &self.floats[run.clone()])
+        self.columns.iter().filter_map(|c| match self.values_of(c) {
+            ColumnValues::Float(values) => Some((&c.labels, self.times_of(c), values)),
+            ColumnValues::Mixed(_) => None,
         })
     }
 
     pub fn sample_count(&self) -> usize {
-        self.floats.len()
+        self.floats.len() + self.mixed.len()
     }
+}
+
+/// Exemplars of the series that match one of the sets.
+#[derive(Clone, Debug)]
+pub struct ExemplarRequest {
+    /// Alternatives; within one set all matchers must hold. Empty means nothing.
+    pub matcher_sets: Vec<Vec<Matcher>>,
+    /// Inclusive, ms.
+    pub start_ms: i64,
+    pub end_ms: i64,
+}
+
+/// The exemplars of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    pub labels: Labels,
+    /// Ascending in time.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// Which label names or values, or which series.
@@ -115,6 +163,9 @@ pub trait SeriesSource: Send + Sync + 'static {
 
     /// Sorted, distinct, never empty strings.
     async fn label_values(&self, ctx: &QueryContext, name: &str, request: LabelRequest) -> Result<Vec<String>>;
+
+    /// Sorted by labels; series without an exemplar in the range do not appear.
+    async fn exemplars(&self, ctx: &QueryContext, request: ExemplarRequest) -> Result<Vec<SeriesExemplars>>;
 
     /// Metric metadata by family, sorted by family; several entries for a family when sources disagree.
     async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>>;

@@ -8,8 +8,8 @@ use futures::StreamExt as _;
 use parking_lot::RwLock;
 use trilith_model::{Appended, Labels, Matcher, MetricBatch, MetricMetadata, MetricSink, Result, Sample, TenantId};
 use trilith_query::{
-    BatchColumn, LabelRequest, QueryContext, QueryStats, ResultStream, SeriesBatch, SeriesRequest, SeriesSource,
-    ValueColumn,
+    BatchColumn, ExemplarRequest, LabelRequest, QueryContext, QueryStats, ResultStream, SeriesBatch, SeriesExemplars,
+    SeriesRequest, SeriesSource, ValueColumn,
 };
 
 /// Columns per batch; small, so that tests see several batches.
@@ -167,6 +167,10 @@ impl SeriesSource for MemorySeries {
         Ok(cut(values.into_iter().collect(), request.limit))
     }
 
+    async fn exemplars(&self, _ctx: &QueryContext, _request: ExemplarRequest) -> Result<Vec<SeriesExemplars>> {
+        Ok(Vec::new())
+    }
+
     async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {
         let tenants = self.tenants.read();
         let mut out: Vec<MetricMetadata> = Vec::new();
@@ -196,6 +200,7 @@ fn to_batch(series: &[(Labels, Vec<i64>, Vec<f64>)]) -> SeriesBatch {
             labels: labels.clone(),
             times_idx: index[ts.as_slice()],
             values: ValueColumn::Float(from..batch.floats.len()),
+            starts: None,
         });
     }
     batch.columns.sort_by_key(|c| c.times_idx);

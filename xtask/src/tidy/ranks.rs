@@ -15,6 +15,7 @@ const RANKS: &[(&str, u8)] = &[
     ("trilith-metrics", 3),
     ("trilith-logs", 3),
     ("trilith-traces", 3),
+    ("trilith-promql-syntax", 2),
     ("trilith-query", 2),
     ("trilith-block", 2),
     ("trilith-wal", 2),
@@ -23,6 +24,7 @@ const RANKS: &[(&str, u8)] = &[
     ("trilith-object", 1),
     ("trilith-proto", 1),
     ("trilith-codec", 0),
+    ("trilith-histogram", 0),
 ];
 
 /// Crates that no product crate depends on, except for its tests. They may depend on anything.

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::Request;
 use axum::response::Response;
 use trilith_model::Matcher;
-use trilith_promql::Expr;
+use trilith_promql::ExprKind;
 use trilith_query::LabelRequest;
 
 use super::Prom;
@@ -44,8 +44,9 @@ fn label_request(params: &Params) -> Result<LabelRequest, ApiError> {
 }
 
 fn selector_matchers(selector: &str) -> Result<Vec<Matcher>, ApiError> {
-    match trilith_promql::parse(selector).map_err(|e| ApiError::parameter("match[]", e))? {
-        Expr::Selector(s) if s.shift == Default::default() => Ok(s.matchers),
+    let expr = trilith_promql::parse(selector).map_err(|e| ApiError::parameter("match[]", e))?;
+    match expr.kind {
+        ExprKind::Selector(s) if s.shift == Default::default() => Ok(s.matchers),
         _ => Err(ApiError::parameter(
             "match[]",
             format!("{selector:?} is not a series selector"),

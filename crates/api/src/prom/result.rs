@@ -1,5 +1,6 @@
 //! Query values as JSON, written without a tree in between: a result may have millions of points.
 
+use trilith_model::{FloatHistogram, SampleValue};
 use trilith_promql::QueryValue;
 
 use super::labels::list;
@@ -28,15 +29,29 @@ pub fn push_value(out: &mut Vec<u8>, value: &QueryValue) {
         QueryValue::Vector(elements) => list(out, elements, |out, e| {
             out.extend_from_slice(b"{\"metric\":");
             push_labels(out, &e.labels);
-            out.extend_from_slice(b",\"value\":");
-            point(out, e.time_ms, e.value);
+            match &e.value {
+                SampleValue::Float(value) => {
+                    out.extend_from_slice(b",\"value\":");
+                    point(out, e.time_ms, *value);
+                }
+                SampleValue::Histogram(h) => {
+                    out.extend_from_slice(b",\"histogram\":");
+                    histogram_point(out, e.time_ms, h);
+                }
+            }
             out.push(b'}');
         }),
         QueryValue::Matrix(series) => list(out, series, |out, s| {
             out.extend_from_slice(b"{\"metric\":");
             push_labels(out, &s.labels);
-            out.extend_from_slice(b",\"values\":");
-            list(out, &s.points, |out, (t, v)| point(out, *t, *v));
+            if !s.points.is_empty() {
+                out.extend_from_slice(b",\"values\":");
+                list(out, &s.points, |out, (t, v)| point(out, *t, *v));
+            }
+            if !s.histograms.is_empty() {
+                out.extend_from_slice(b",\"histograms\":");
+                list(out, &s.histograms, |out, (t, h)| histogram_point(out, *t, h));
+            }
             out.push(b'}');
         }),
     }
@@ -49,6 +64,16 @@ fn point(out: &mut Vec<u8>, time_ms: i64, value: f64) {
     out.extend_from_slice(b",\"");
     push_json(out, value);
     out.extend_from_slice(b"\"]");
+}
+
+fn histogram_point(out: &mut Vec<u8>, time_ms: i64, h: &FloatHistogram) {
+    out.push(b'[');
+    push_seconds(out, time_ms);
+    out.extend_from_slice(b",{\"count\":\"");
+    push_json(out, h.count);
+    out.extend_from_slice(b"\",\"sum\":\"");
+    push_json(out, h.sum);
+    out.extend_from_slice(b"\"}]");
 }
 
 #[cfg(test)]
@@ -89,14 +114,15 @@ mod tests {
             text(&QueryValue::Vector(vec![VectorElement {
                 labels: labels.clone(),
                 time_ms: 1,
-                value: f64::NAN
+                value: SampleValue::Float(f64::NAN)
             }])),
             r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[0.001,"NaN"]}]}"#
         );
         assert_eq!(
             text(&QueryValue::Matrix(vec![MatrixSeries {
                 labels,
-                points: vec![(0, 1.0), (1000, 1e-7)]
+                points: vec![(0, 1.0), (1000, 1e-7)],
+                histograms: vec![],
             }])),
             r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a"},"values":[[0,"1"],[1,"1e-07"]]}]}"#
         );

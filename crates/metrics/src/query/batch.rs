@@ -405,6 +405,7 @@ impl<'a> Assembler<'a> {
             labels: s.labels.clone(),
             times_idx,
             values: ValueColumn::Float(run),
+            starts: None,
         });
     }
 

@@ -397,14 +397,14 @@ fn classic_histograms() {
     assert_eq!(
         out.warnings,
         [
-            "PromQL warning: bucket label \"le\" is missing or has a malformed value of \"\" for metric name \"g\"",
-            "PromQL warning: quantile value should be between 0 and 1, got 2"
+            "PromQL warning: bucket label \"le\" is missing or has a malformed value of \"\" for metric name \"g\" (1:1)",
+            "PromQL warning: quantile value should be between 0 and 1, got 2 (1:1)"
         ]
     );
     let out = run_instant(&data(), "rate(g[5m])", 600_000).unwrap();
     assert_eq!(
         out.infos,
-        ["PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"g\""]
+        ["PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"g\" (1:1)"]
     );
 }
 
@@ -476,7 +476,10 @@ fn instant_and_range_agree() {
             let QueryValue::Vector(vector) = run_instant(&store, q, t).unwrap().value else {
                 panic!("an instant query of a vector gives a vector");
             };
-            let mut want: Vec<(Labels, u64)> = vector.iter().map(|e| (e.labels.clone(), e.value.to_bits())).collect();
+            let mut want: Vec<(Labels, u64)> = vector
+                .iter()
+                .map(|e| (e.labels.clone(), e.float().expect("a float").to_bits()))
+                .collect();
             want.sort();
             let got: Vec<(Labels, u64)> = matrix
                 .iter()

@@ -1,9 +1,11 @@
 //! The columnar form of an instant vector over all steps of a query.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 use trilith_model::metric::STALE_NAN_BITS;
-use trilith_model::{Error, Labels, Result};
+use trilith_model::{Error, FloatHistogram, Labels, Result};
 
 use crate::context::{QueryContext, Reservation};
 
@@ -67,19 +69,26 @@ impl Grid {
 /// Steps of any grid, subqueries included: keeps a row below 8 MiB.
 const STEPS_MAX: usize = 1 << 20;
 
-/// The identity of a row.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The identity of a row, and its histograms.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub labels: Labels,
     /// The metric name is to be dropped when the query is done (PromQL's delayed name removal).
     pub drop_name: bool,
+    /// Native histograms per step, where the row has any. The float cell of such a step is [`ABSENT`], so that
+    /// what works on floats only passes histograms over.
+    pub histograms: Option<RowHistograms>,
 }
+
+/// One cell per step.
+pub type RowHistograms = Vec<Option<Arc<FloatHistogram>>>;
 
 impl Row {
     pub fn new(labels: Labels) -> Self {
         Row {
             labels,
             drop_name: false,
+            histograms: None,
         }
     }
 }
@@ -247,7 +256,18 @@ impl Block {
         if order.iter().enumerate().all(|(i, o)| i == *o) && order.len() == self.rows.len() {
             return;
         }
-        let rows = order.iter().map(|i| self.rows[*i].clone()).collect();
+        // Every row has one place, as a rule; a row taken twice keeps its histograms at the first.
+        let rows = order
+            .iter()
+            .map(|i| {
+                let row = &mut self.rows[*i];
+                Row {
+                    labels: row.labels.clone(),
+                    drop_name: row.drop_name,
+                    histograms: row.histograms.take(),
+                }
+            })
+            .collect();
         let mut values = Vec::with_capacity(order.len() * self.steps);
         for i in order {
             values.extend_from_slice(self.row(*i));

@@ -11,7 +11,7 @@ use crate::QueryContext;
 pub const NAME_LABELS: [&str; 3] = ["__name__", "__type__", "__unit__"];
 
 /// How elements of two vectors find each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Matching {
     /// `on` when true, `ignoring` when false.
     pub on: bool,
@@ -19,6 +19,9 @@ pub struct Matching {
     pub cardinality: Cardinality,
     /// Labels that `group_left` or `group_right` copies from the "one" side.
     pub include: Vec<String>,
+    /// The value of a missing partner on the left (`fill_left`) or right (`fill_right`); `fill` sets both.
+    pub fill_left: Option<f64>,
+    pub fill_right: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ impl Default for Matching {
             labels: Vec::new(),
             cardinality: Cardinality::OneToOne,
             include: Vec::new(),
+            fill_left: None,
+            fill_right: None,
         }
     }
 }
@@ -98,8 +103,8 @@ impl Matching {
             b.push(name, one.labels.get(name).unwrap_or(""));
         }
         Row {
-            labels: b.finish(),
             drop_name: many.drop_name || return_bool,
+            ..Row::new(b.finish())
         }
     }
 }
@@ -318,6 +323,7 @@ mod tests {
             labels: labels.iter().map(|s| (*s).to_owned()).collect(),
             cardinality,
             include: include.iter().map(|s| (*s).to_owned()).collect(),
+            ..Matching::default()
         }
     }
 

@@ -1,0 +1,1 @@
+//! PromQL text: lexer, parser, checker and printer, with the positions of everything.
