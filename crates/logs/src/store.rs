@@ -310,7 +310,11 @@ impl LogSink for LogsStore {
         }
         self.counters.entries.fetch_add(accepted, Ordering::Relaxed);
         self.counters.rejected_entries.fetch_add(rejected, Ordering::Relaxed);
-        Ok(Appended { accepted, rejections })
+        Ok(Appended {
+            accepted,
+            rejections,
+            ..Appended::default()
+        })
     }
 }
 

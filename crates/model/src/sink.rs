@@ -26,8 +26,12 @@ pub struct Rejection {
 /// What became of a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Appended {
-    /// Samples, entries or spans kept, exact duplicates of kept ones included.
+    /// Samples (histograms included), entries or spans kept, exact duplicates of kept ones included.
     pub accepted: u64,
+    /// How many of `accepted` are histograms.
+    pub histograms: u64,
+    /// Exemplars kept, not part of `accepted`; exact duplicates included. One that is not kept is no rejection.
+    pub exemplars: u64,
     pub rejections: Vec<Rejection>,
 }
 

@@ -83,6 +83,7 @@ impl LogSink for MemoryEntries {
         Ok(Appended {
             accepted,
             rejections: Vec::new(),
+            ..Appended::default()
         })
     }
 }

@@ -112,6 +112,7 @@ impl MetricSink for MemorySeries {
         Ok(Appended {
             accepted,
             rejections: Vec::new(),
+            ..Appended::default()
         })
     }
 }

@@ -62,6 +62,7 @@ impl TraceSink for MemorySpans {
         Ok(Appended {
             accepted,
             rejections: Vec::new(),
+            ..Appended::default()
         })
     }
 }

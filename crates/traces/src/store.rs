@@ -304,6 +304,7 @@ impl TraceSink for TracesStore {
             return Ok(Appended {
                 accepted: 0,
                 rejections,
+                ..Appended::default()
             });
         }
         let (encoded, payload) = run(spans, move || {
@@ -329,6 +330,7 @@ impl TraceSink for TracesStore {
         Ok(Appended {
             accepted: spans as u64,
             rejections,
+            ..Appended::default()
         })
     }
 }

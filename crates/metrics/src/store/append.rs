@@ -192,6 +192,7 @@ impl Inner {
         let answer = Appended {
             accepted,
             rejections: refused.into_rejections(),
+            ..Appended::default()
         };
         Ok(Admitted {
             batch,
