@@ -10,6 +10,7 @@ pub mod clock;
 pub mod corpora;
 pub mod entries;
 pub mod faulty;
+pub mod script;
 pub mod series;
 pub mod spans;
 pub mod waist;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use parking_lot::RwLock;
-use trilith_model::{Appended, Labels, Matcher, MetricBatch, MetricMetadata, MetricSink, Result, Sample, TenantId};
+use trilith_model::{
+    Appended, Exemplar, Labels, Matcher, MetricBatch, MetricMetadata, MetricSink, Result, Sample, SampleValue, TenantId,
+};
 use trilith_query::{
     BatchColumn, ExemplarRequest, LabelRequest, QueryContext, QueryStats, ResultStream, SeriesBatch, SeriesExemplars,
     SeriesRequest, SeriesSource, ValueColumn,
@@ -23,7 +25,9 @@ pub struct MemorySeries {
 
 #[derive(Debug, Default)]
 struct Tenant {
-    series: BTreeMap<Labels, BTreeMap<i64, f64>>,
+    series: BTreeMap<Labels, BTreeMap<i64, (SampleValue, i64)>>,
+    /// By time and content.
+    exemplars: BTreeMap<Labels, Vec<Exemplar>>,
     metadata: Vec<MetricMetadata>,
 }
 
@@ -44,8 +48,19 @@ impl MemorySeries {
         Arc::default()
     }
 
-    /// Adds samples to one series.
+    /// Adds float samples to one series.
     pub fn push(&self, tenant: &TenantId, labels: Labels, samples: impl IntoIterator<Item = (i64, f64)>) {
+        let samples = samples.into_iter().map(|(t, v)| (t, SampleValue::Float(v), 0));
+        self.push_values(tenant, labels, samples);
+    }
+
+    /// Adds samples of any kind, each with its start time (0: unknown), to one series.
+    pub fn push_values(
+        &self,
+        tenant: &TenantId,
+        labels: Labels,
+        samples: impl IntoIterator<Item = (i64, SampleValue, i64)>,
+    ) {
         let mut tenants = self.tenants.write();
         let series = tenants
             .entry(tenant.clone())
@@ -53,8 +68,8 @@ impl MemorySeries {
             .series
             .entry(labels)
             .or_default();
-        for (ts, v) in samples {
-            series.entry(ts).or_insert(v);
+        for (ts, v, start) in samples {
+            series.entry(ts).or_insert((v, start));
         }
     }
 
@@ -97,9 +112,27 @@ pub(crate) fn cut<T>(mut items: Vec<T>, limit: usize) -> Vec<T> {
 impl MetricSink for MemorySeries {
     async fn append(&self, tenant: &TenantId, batch: MetricBatch) -> Result<Appended> {
         let mut accepted = 0;
-        for (labels, samples) in batch.series() {
-            accepted += samples.len() as u64;
-            self.push(tenant, labels.to_owned(), samples.iter().map(|s| (s.ts_ms, s.value)));
+        for s in batch.views() {
+            accepted += (s.samples.len() + s.histograms.len()) as u64;
+            let start = |i: usize| s.starts.get(i).copied().unwrap_or(0);
+            let floats = s.samples.iter().enumerate();
+            let floats = floats.map(|(i, s)| (s.ts_ms, SampleValue::Float(s.value), start(i)));
+            let histograms = s.histograms.iter();
+            let histograms = histograms.map(|h| (h.ts_ms, SampleValue::Histogram(h.histogram.clone()), h.start_ms));
+            self.push_values(tenant, s.labels.to_owned(), floats.chain(histograms));
+            if !s.exemplars.is_empty() {
+                let mut tenants = self.tenants.write();
+                let all = &mut tenants.entry(tenant.clone()).or_default().exemplars;
+                let kept = all.entry(s.labels.to_owned()).or_default();
+                kept.extend(
+                    s.exemplars
+                        .iter()
+                        .filter(|e| !kept.contains(e))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                );
+                kept.sort_by_key(|e| e.ts_ms);
+            }
         }
         if !batch.metadata.is_empty() {
             self.tenants
@@ -121,15 +154,23 @@ impl MetricSink for MemorySeries {
 impl SeriesSource for MemorySeries {
     fn select(&self, ctx: &QueryContext, request: SeriesRequest) -> ResultStream<SeriesBatch> {
         // Series in label order, grouped by equal timestamps within a batch.
-        let mut found: Vec<(Labels, Vec<i64>, Vec<f64>)> = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
         if let Some(tenant) = self.tenants.read().get(&ctx.tenant)
             && request.start_ms <= request.end_ms
         {
             for (labels, samples) in &tenant.series {
                 if all_match(&request.matchers, labels) {
-                    let (ts, vs): (Vec<i64>, Vec<f64>) = samples.range(request.start_ms..=request.end_ms).unzip();
-                    if !ts.is_empty() {
-                        found.push((labels.clone(), ts, vs));
+                    let mut f = Found {
+                        labels: labels.clone(),
+                        ..Found::default()
+                    };
+                    for (ts, (value, start)) in samples.range(request.start_ms..=request.end_ms) {
+                        f.times.push(*ts);
+                        f.values.push(value.clone());
+                        f.starts.push(*start);
+                    }
+                    if !f.times.is_empty() {
+                        found.push(f);
                     }
                 }
             }
@@ -168,8 +209,18 @@ impl SeriesSource for MemorySeries {
         Ok(cut(values.into_iter().collect(), request.limit))
     }
 
-    async fn exemplars(&self, _ctx: &QueryContext, _request: ExemplarRequest) -> Result<Vec<SeriesExemplars>> {
-        Ok(Vec::new())
+    async fn exemplars(&self, ctx: &QueryContext, request: ExemplarRequest) -> Result<Vec<SeriesExemplars>> {
+        let range = request.start_ms..=request.end_ms;
+        let tenants = self.tenants.read();
+        let all = tenants.get(&ctx.tenant).into_iter().flat_map(|t| &t.exemplars);
+        Ok(all
+            .filter(|(l, _)| !request.matcher_sets.is_empty() && any_set_matches(&request.matcher_sets, l))
+            .map(|(l, e)| SeriesExemplars {
+                labels: l.clone(),
+                exemplars: e.iter().filter(|e| range.contains(&e.ts_ms)).cloned().collect(),
+            })
+            .filter(|s| !s.exemplars.is_empty())
+            .collect())
     }
 
     async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {
@@ -185,23 +236,51 @@ impl SeriesSource for MemorySeries {
     }
 }
 
-fn to_batch(series: &[(Labels, Vec<i64>, Vec<f64>)]) -> SeriesBatch {
+#[derive(Debug, Default)]
+struct Found {
+    labels: Labels,
+    times: Vec<i64>,
+    values: Vec<SampleValue>,
+    starts: Vec<i64>,
+}
+
+fn to_batch(series: &[Found]) -> SeriesBatch {
     let mut batch = SeriesBatch::default();
     let mut index: HashMap<&[i64], u32> = HashMap::new();
-    for (_, ts, _) in series {
-        index.entry(ts).or_insert_with(|| {
-            batch.times.push(Arc::from(ts.as_slice()));
+    for s in series {
+        index.entry(&s.times).or_insert_with(|| {
+            batch.times.push(Arc::from(s.times.as_slice()));
             batch.times.len() as u32 - 1
         });
     }
-    for (labels, ts, values) in series {
-        let from = batch.floats.len();
-        batch.floats.extend_from_slice(values);
+    for s in series {
+        let floats: Vec<f64> = s
+            .values
+            .iter()
+            .filter_map(|v| match v {
+                SampleValue::Float(v) => Some(*v),
+                SampleValue::Histogram(_) => None,
+            })
+            .collect();
+        let values = if floats.len() == s.values.len() {
+            let from = batch.floats.len();
+            batch.floats.extend(floats);
+            ValueColumn::Float(from..batch.floats.len())
+        } else {
+            let from = batch.mixed.len();
+            batch.mixed.extend_from_slice(&s.values);
+            ValueColumn::Mixed(from..batch.mixed.len())
+        };
+        let starts = s.starts.iter().any(|s| *s != 0).then(|| {
+            let from = batch.starts.len();
+            batch.starts.extend_from_slice(&s.starts);
+            from..batch.starts.len()
+        });
         batch.columns.push(BatchColumn {
-            labels: labels.clone(),
-            times_idx: index[ts.as_slice()],
-            values: ValueColumn::Float(from..batch.floats.len()),
-            starts: None,
+            labels: s.labels.clone(),
+            times_idx: index[s.times.as_slice()],
+            values,
+            starts,
         });
     }
     batch.columns.sort_by_key(|c| c.times_idx);
