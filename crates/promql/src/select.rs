@@ -179,7 +179,10 @@ impl Evaluator {
                 return Ok((samples, frame));
             }
             let inner = Grid::range(start, end, step)?;
-            let block = self.vector(&s.expr, inner).await?;
+            // Samples are counted by the step that looks at the subquery's result, not inside it.
+            let mut evaluator = self.clone();
+            evaluator.ctx.samples = None;
+            let block = evaluator.vector(&s.expr, inner).await?;
             let times: Vec<i64> = inner.times().collect();
             let all: Arc<[i64]> = times.as_slice().into();
             // Complete rows first: they share one timestamp vector and columns are ordered by it.

@@ -12,7 +12,7 @@ use trilith_query::vector::quantile::quantile;
 use trilith_query::vector::rate::{Extrapolation, change, extrapolation, has_resets};
 use trilith_query::vector::window::bounds;
 use trilith_query::vector::{Block, Row, is_absent};
-use trilith_query::{ColumnValues, QueryContext, SeriesBatch};
+use trilith_query::{ColumnValues, QueryContext, SampleCounts, SeriesBatch};
 
 use crate::functions::RangeFunction;
 
@@ -65,6 +65,10 @@ pub(crate) fn evaluate(ctx: &QueryContext, samples: &Samples, cell: &Cell, frame
         })
         .collect();
     let mut out = Block::absent(ctx, rows, frame.at_ms.len())?;
+    let counts = ctx.samples.as_deref();
+    if let Some(counts) = counts {
+        counts.held((samples.batch.sample_count() + out.values.len()) as u64);
+    }
     let mut shared: Option<(u32, Windows)> = None;
     for (i, column) in columns.iter().enumerate() {
         let ts = samples.batch.times_of(column);
@@ -86,17 +90,34 @@ pub(crate) fn evaluate(ctx: &QueryContext, samples: &Samples, cell: &Cell, frame
                 .unzip();
             let own = Windows::new(&ts, cell, frame);
             fill(cells, &ts, &values, &own, cell, frame);
+            count(counts, cells, &own.bounds, window);
         } else {
             if shared.as_ref().is_none_or(|(at, _)| *at != idx) {
                 shared = Some((idx, Windows::new(ts, cell, frame)));
             }
             if let Some((_, windows)) = &shared {
                 fill(cells, ts, values, windows, cell, frame);
+                count(counts, cells, &windows.bounds, window);
             }
         }
     }
     out.drop_empty_rows();
     Ok(out)
+}
+
+/// Counts what one series contributes to every step.
+fn count(counts: Option<&SampleCounts>, cells: &[f64], bounds: &[(u32, u32)], window: bool) {
+    let Some(counts) = counts else { return };
+    let mut seen = 0;
+    for (step, (cell, (from, to))) in cells.iter().zip(bounds).enumerate() {
+        if window {
+            let read = (*to).saturating_sub(seen.max(*from));
+            counts.add(step, u64::from(to - from), u64::from(read));
+            seen = seen.max(*to);
+        } else if !is_absent(*cell) {
+            counts.add(step, 1, 1);
+        }
+    }
 }
 
 /// What timestamps alone decide.

@@ -15,6 +15,8 @@ pub struct QueryContext {
     pub limits: Arc<Limits>,
     pub memory: MemoryBudget,
     pub stats: Arc<QueryStats>,
+    /// Counts per step, when the client asked for them.
+    pub samples: Option<Arc<SampleCounts>>,
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the client goes away or the server stops.
     pub cancel: CancellationToken,
@@ -37,6 +39,7 @@ impl QueryContext {
             memory: MemoryBudget::new(limits.query_memory_bytes),
             limits,
             stats: Arc::default(),
+            samples: None,
             clock,
             cancel: CancellationToken::new(),
             deadline,
@@ -99,7 +102,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Bytes that one query may hold at a time. Cloning shares the account.
+/// Bytes that one query, or all queries together, may hold at a time. Cloning shares the account.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget(Arc<Account>);
 
@@ -108,22 +111,34 @@ struct Account {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
+    /// The account of all queries; what is booked here is booked there as well.
+    whole: Option<Arc<Account>>,
 }
 
 impl MemoryBudget {
     /// `limit` zero means no limit.
     pub fn new(limit: u64) -> Self {
+        Self::build(limit, None)
+    }
+
+    /// One query's share of this budget, at most `limit` bytes (zero: no limit of its own).
+    pub fn share(&self, limit: u64) -> Self {
+        Self::build(limit, Some(self.0.clone()))
+    }
+
+    fn build(limit: u64, whole: Option<Arc<Account>>) -> Self {
         MemoryBudget(Arc::new(Account {
             limit,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            whole,
         }))
     }
 
     /// Books `bytes` until the reservation is dropped.
     ///
     /// # Errors
-    /// `Execution` when the budget is exceeded; the message names the setting.
+    /// `Execution` when the query's budget, or that of all queries, is exceeded; the message names the setting.
     pub fn reserve(&self, bytes: usize) -> Result<Reservation> {
         let mut r = Reservation {
             account: self.0.clone(),
@@ -150,9 +165,7 @@ impl Reservation {
     /// As [`MemoryBudget::reserve`]; the reservation is unchanged then.
     pub fn grow(&mut self, bytes: usize) -> Result<()> {
         let bytes = bytes as u64;
-        let used = self.account.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.account.limit != 0 && used > self.account.limit {
-            self.account.used.fetch_sub(bytes, Ordering::Relaxed);
+        if !self.account.book(bytes) {
             return Err(Error::new(
                 ErrorKind::Execution,
                 format!(
@@ -161,7 +174,18 @@ impl Reservation {
                 ),
             ));
         }
-        self.account.peak.fetch_max(used, Ordering::Relaxed);
+        if let Some(whole) = &self.account.whole
+            && !whole.book(bytes)
+        {
+            self.account.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Error::new(
+                ErrorKind::Execution,
+                format!(
+                    "the running queries together need more than {} bytes of memory (query.max-memory)",
+                    whole.limit
+                ),
+            ));
+        }
         self.bytes += bytes;
         Ok(())
     }
@@ -170,6 +194,71 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.account.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.account.whole {
+            whole.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Account {
+    /// False, and nothing booked, when the limit does not allow it.
+    fn book(&self, bytes: u64) -> bool {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.limit != 0 && used > self.limit {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.peak.fetch_max(used, Ordering::Relaxed);
+        true
+    }
+}
+
+/// Samples that the evaluation of a query looked at, by step of the query's grid, counted as Prometheus counts them.
+/// A histogram counts as many samples as it has 16-byte words.
+#[derive(Debug)]
+pub struct SampleCounts {
+    steps: Vec<StepCounts>,
+    peak: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct StepCounts {
+    total: AtomicU64,
+    read: AtomicU64,
+}
+
+impl SampleCounts {
+    /// For a query of so many steps.
+    pub fn new(steps: usize) -> Self {
+        SampleCounts {
+            steps: std::iter::repeat_with(StepCounts::default).take(steps).collect(),
+            peak: AtomicU64::new(0),
+        }
+    }
+
+    /// `total`: samples of the step's window or lookback; `read`: those of them that no earlier step of the same series
+    /// looked at. Steps outside the grid are ignored.
+    pub fn add(&self, step: usize, total: u64, read: u64) {
+        if let Some(s) = self.steps.get(step) {
+            s.total.fetch_add(total, Ordering::Relaxed);
+            s.read.fetch_add(read, Ordering::Relaxed);
+        }
+    }
+
+    /// So many samples were held at one time.
+    pub fn held(&self, samples: u64) {
+        self.peak.fetch_max(samples, Ordering::Relaxed);
+    }
+
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// (total, read) of every step.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = (u64, u64)> {
+        self.steps
+            .iter()
+            .map(|s| (s.total.load(Ordering::Relaxed), s.read.load(Ordering::Relaxed)))
     }
 }
 
@@ -193,5 +282,22 @@ impl QueryStats {
 
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_share_a_budget() {
+        let whole = MemoryBudget::new(100);
+        let (a, b) = (whole.share(60), whole.share(0));
+        let held = a.reserve(50).expect("within both");
+        assert!(a.reserve(20).is_err_and(|e| e.message.contains("limits.query-memory")));
+        assert!(b.reserve(51).is_err_and(|e| e.message.contains("query.max-memory")));
+        let rest = b.reserve(50).expect("the failed bookings left nothing behind");
+        drop((held, rest));
+        b.reserve(100).expect("all is given back");
     }
 }

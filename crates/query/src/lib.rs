@@ -21,7 +21,7 @@ pub mod span_rows;
 pub mod spans;
 pub mod vector;
 
-pub use context::{MemoryBudget, QueryContext, QueryStats, Reservation};
+pub use context::{MemoryBudget, QueryContext, QueryStats, Reservation, SampleCounts};
 pub use entries::{Direction, Entry, EntryBatch, EntryRequest, EntrySource, LineFilter, LineFilterOp, WantedFields};
 pub use series::{
     BatchColumn, ColumnValues, ExemplarRequest, LabelRequest, SelectHints, SeriesBatch, SeriesExemplars, SeriesRequest,
