@@ -48,6 +48,7 @@ targets! {
     traces_batch: trilith_traces::fuzzing::body, seeds::trace_batch;
     traces_index_sections: trilith_traces::fuzzing::index_sections, seeds::none;
     traces_any_value: trilith_traces::fuzzing::any_value, seeds::none;
+    histogram_operations: trilith_histogram::fuzzing::operations, seeds::none;
     promql_parse: trilith_promql::fuzz_parse, seeds::promql;
     logql_parse: trilith_logql::fuzz_parse, seeds::logql;
     traceql_parse: trilith_traceql::fuzz_parse, seeds::traceql;
