@@ -19,9 +19,10 @@ use trilith_query::vector::rank::{count_values, group_quantile, select_k};
 use trilith_query::vector::{Accumulator, AggregateOp, Block, Grid, MatchError, Row, is_absent};
 use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
-use crate::ast::{Aggregate, Aggregation, Binary, Expr, ExprKind, Selector, Set, Span, ValueType};
+use crate::ast::{Aggregate, Aggregation, Binary, Edges, Expr, ExprKind, Selector, Set, Span, ValueType};
 use crate::element::ElementOp;
 use crate::functions::{Function, RangeFunction};
+use crate::invariant;
 use crate::notes::{Notes, format_f, format_g};
 use crate::tile::{self, Cell};
 
@@ -104,6 +105,7 @@ enum Leaf<'a> {
         selector: &'a Selector,
         width_ms: i64,
         cell: Cell,
+        edges: Edges,
         func: &'static str,
         /// What notes about its samples point at.
         at: Span,
@@ -125,9 +127,7 @@ impl Sink {
                 block.append(ctx, tile)?;
                 let limit = ctx.limits.query_samples_max;
                 if limit != 0 && block.values.len() as u64 > limit && block.present_cells() as u64 > limit {
-                    return Err(execution(
-                        "query processing would load too many samples into memory in query execution",
-                    ));
+                    return Err(too_many_samples());
                 }
                 Ok(())
             }
@@ -143,6 +143,11 @@ impl Sink {
 
 pub(crate) fn execution(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Execution, message)
+}
+
+/// More samples at a time than `limits.query-samples`.
+pub(crate) fn too_many_samples() -> Error {
+    execution("query processing would load too many samples into memory in query execution")
 }
 
 impl Evaluator {
@@ -228,7 +233,10 @@ impl Evaluator {
         async move {
             let sink = Sink::Collect(Block::empty(grid.steps));
             match self.pipeline(expr, grid, sink, SelectHints::default()).await? {
-                Sink::Collect(block) => Ok(block),
+                Sink::Collect(block) => {
+                    self.check_weight(&block)?;
+                    Ok(block)
+                }
                 Sink::Group(_) => Err(Error::internal("the sink changed its kind")),
             }
         }
@@ -264,6 +272,7 @@ impl Evaluator {
                 Leaf::Selector {
                     selector,
                     width_ms,
+                    edges,
                     cell,
                     func,
                     at,
@@ -272,7 +281,9 @@ impl Evaluator {
                     if !func.is_empty() {
                         hints.func = func.to_owned();
                     }
-                    self.stream(selector, at, width_ms, cell, hints, ops, grid, sink).await
+                    let frame = self.frame(selector.shift, grid, width_ms, edges);
+                    self.stream(&selector.matchers, at, frame, cell, hints, ops, grid, sink)
+                        .await
                 }
             }
         }
@@ -285,6 +296,9 @@ impl Evaluator {
             let mut ops = Vec::new();
             let mut e = expr;
             let leaf = loop {
+                if grid.steps > 1 && invariant::is_step_invariant(e) {
+                    break Leaf::Block(self.at_first_step(e, grid).await?);
+                }
                 match &e.kind {
                     ExprKind::Paren(inner) => e = inner,
                     ExprKind::Neg(inner) => {
@@ -299,16 +313,7 @@ impl Evaluator {
                         ops.push(self.scalar_op(b, &b.rhs, false, grid).await?);
                         e = &b.lhs;
                     }
-                    ExprKind::Selector(selector) => {
-                        let width_ms = self.options.lookback_ms;
-                        break Leaf::Selector {
-                            selector,
-                            width_ms,
-                            cell: Cell::Newest,
-                            func: "",
-                            at: e.span,
-                        };
-                    }
+                    ExprKind::Selector(selector) => break self.instant_leaf(selector, Cell::Newest, "", e.span),
                     ExprKind::Call { function, args } => match (function, args.as_slice()) {
                         (Function::Map(_, f), [arg]) => {
                             ops.push(ElementOp::Map(*f));
@@ -348,20 +353,23 @@ impl Evaluator {
                         }
                         (Function::Timestamp, [arg]) => {
                             if let ExprKind::Selector(selector) = &arg.unwrapped().kind {
-                                let width_ms = self.options.lookback_ms;
-                                break Leaf::Selector {
-                                    selector,
-                                    width_ms,
-                                    cell: Cell::NewestTime,
-                                    func: "timestamp",
-                                    at: arg.span,
-                                };
+                                break self.instant_leaf(selector, Cell::NewestTime, "timestamp", arg.span);
                             }
                             ops.push(ElementOp::Timestamp {
                                 seconds: grid.times().map(|t| t as f64 / 1000.0).collect(),
                             });
                             e = arg;
                         }
+                        (Function::StartTimestamp, [arg]) => match &arg.unwrapped().kind {
+                            ExprKind::Selector(selector) if self.options.features.start_timestamps => {
+                                break self.instant_leaf(selector, Cell::NewestStart, "start_timestamp", arg.span);
+                            }
+                            _ => {
+                                // What is computed has no start timestamps.
+                                self.vector(arg, grid).await?;
+                                break Leaf::Block(Block::empty(grid.steps));
+                            }
+                        },
                         (Function::OverTime(function), args) => {
                             break self.range_leaf(*function, args, grid).await?;
                         }
@@ -404,6 +412,28 @@ impl Evaluator {
         .boxed()
     }
 
+    /// The newest sample of a selector's series, or something of it.
+    fn instant_leaf<'a>(&self, selector: &'a Selector, cell: Cell, func: &'static str, at: Span) -> Leaf<'a> {
+        let edges = match cell {
+            Cell::Newest => selector.edges,
+            // Times are those of samples.
+            _ => Edges::Plain,
+        };
+        let width_ms = match edges {
+            // Both neighbours lie one lookback around the step.
+            Edges::Smoothed => 0,
+            _ => self.options.lookback_ms,
+        };
+        Leaf::Selector {
+            selector,
+            edges,
+            width_ms,
+            cell,
+            func,
+            at,
+        }
+    }
+
     /// A function of a range selector or a subquery.
     fn range_leaf<'a>(
         &'a self,
@@ -412,34 +442,42 @@ impl Evaluator {
         grid: Grid,
     ) -> BoxFuture<'a, Result<Leaf<'a>>> {
         async move {
-            let (range, param) = match (function, args) {
-                (RangeFunction::Quantile, [phi, range]) => {
-                    let phi = self.shared_scalar(phi, grid).await?;
-                    self.check_quantile(args[0].span, &phi);
-                    (range, phi)
-                }
-                (RangeFunction::PredictLinear, [range, seconds]) => (range, self.shared_scalar(seconds, grid).await?),
-                (_, [range]) => (range, Vec::new().into()),
-                _ => {
-                    return Err(Error::internal(
-                        "a range function has other arguments than its signature",
-                    ));
-                }
+            let is_range = |e: &Expr| e.value_type() == ValueType::Matrix;
+            let range = args
+                .iter()
+                .find(|e| is_range(e))
+                .ok_or_else(|| Error::internal("a range function has other arguments than its signature"))?;
+            if let ExprKind::Range { selector, .. } = &range.unwrapped().kind {
+                check_edges(function.name(), selector.edges)?;
+            }
+            let mut params: Vec<Arc<[f64]>> = Vec::new();
+            for param in args.iter().filter(|e| !is_range(e)) {
+                params.push(self.shared_scalar(param, grid).await?);
+            }
+            let starts = function.uses_starts() && self.options.features.start_timestamps;
+            let cell = Cell::Window {
+                function,
+                params: params.into(),
+                starts,
             };
-            let cell = Cell::Window { function, param };
+            // Notes are about the first argument, whichever it is.
+            let at = args[0].span;
             match &range.unwrapped().kind {
                 ExprKind::Range { selector, range_ms } => Ok(Leaf::Selector {
                     selector,
+                    edges: selector.edges,
                     width_ms: *range_ms,
                     cell,
-                    func: hint_name(function),
-                    at: range.span,
+                    func: function.name(),
+                    at,
                 }),
                 ExprKind::Subquery(s) => {
                     let (samples, frame) = self.subquery(s, grid).await?;
-                    let ctx = self.ctx.clone();
+                    // Upstream forgets where a subquery stands.
+                    let at = if is_range(&args[0]) { Span::default() } else { at };
+                    let (ctx, remarks) = (self.ctx.clone(), self.remarks(at));
                     Ok(Leaf::Block(
-                        task::compute(move || tile::evaluate(&ctx, &samples, &cell, &frame)).await??,
+                        task::compute(move || tile::evaluate(&ctx, &samples, &cell, &frame, &remarks)).await??,
                     ))
                 }
                 _ => Err(Error::internal("not a range vector expression")),
@@ -647,29 +685,18 @@ fn aggregate_name(op: AggregateOp) -> &'static str {
     }
 }
 
-/// The name a source may recognise in the hints.
-fn hint_name(f: RangeFunction) -> &'static str {
-    use trilith_query::vector::rate::RateKind;
-    match f {
-        RangeFunction::Rate(RateKind::Rate) => "rate",
-        RangeFunction::Rate(RateKind::Increase) => "increase",
-        RangeFunction::Rate(RateKind::Delta) => "delta",
-        RangeFunction::Irate => "irate",
-        RangeFunction::Idelta => "idelta",
-        RangeFunction::Avg => "avg_over_time",
-        RangeFunction::Sum => "sum_over_time",
-        RangeFunction::Min => "min_over_time",
-        RangeFunction::Max => "max_over_time",
-        RangeFunction::Count => "count_over_time",
-        RangeFunction::Last => "last_over_time",
-        RangeFunction::First => "first_over_time",
-        RangeFunction::Present => "present_over_time",
-        RangeFunction::Stddev => "stddev_over_time",
-        RangeFunction::Stdvar => "stdvar_over_time",
-        RangeFunction::Quantile => "quantile_over_time",
-        RangeFunction::Changes => "changes",
-        RangeFunction::Resets => "resets",
-        RangeFunction::Deriv => "deriv",
-        RangeFunction::PredictLinear => "predict_linear",
+/// The functions that understand edges other than plain.
+pub(crate) fn check_edges(function: &str, edges: Edges) -> Result<()> {
+    let (modifier, known): (_, &[&str]) = match edges {
+        Edges::Plain => return Ok(()),
+        Edges::Anchored => ("anchored", &["changes", "delta", "increase", "rate", "resets"]),
+        Edges::Smoothed => ("smoothed", &["delta", "increase", "rate"]),
+    };
+    if known.contains(&function) {
+        return Ok(());
     }
+    let known = known.join(", ");
+    Err(execution(format!(
+        "{modifier} modifier can only be used with: {known} - not with {function}"
+    )))
 }

@@ -26,6 +26,7 @@ pub enum Function {
     Sort {
         descending: bool,
     },
+    StartTimestamp,
     Time,
     Timestamp,
     Vector,
@@ -52,9 +53,56 @@ pub enum RangeFunction {
     Resets,
     Deriv,
     PredictLinear,
+    DoubleExponentialSmoothing,
+    /// Median absolute deviation.
+    Mad,
+    TsOfFirst,
+    TsOfLast,
+    TsOfMin,
+    TsOfMax,
 }
 
 impl RangeFunction {
+    pub const fn name(self) -> &'static str {
+        match self {
+            RangeFunction::Rate(RateKind::Rate) => "rate",
+            RangeFunction::Rate(RateKind::Increase) => "increase",
+            RangeFunction::Rate(RateKind::Delta) => "delta",
+            RangeFunction::Irate => "irate",
+            RangeFunction::Idelta => "idelta",
+            RangeFunction::Avg => "avg_over_time",
+            RangeFunction::Sum => "sum_over_time",
+            RangeFunction::Min => "min_over_time",
+            RangeFunction::Max => "max_over_time",
+            RangeFunction::Count => "count_over_time",
+            RangeFunction::Last => "last_over_time",
+            RangeFunction::First => "first_over_time",
+            RangeFunction::Present => "present_over_time",
+            RangeFunction::Stddev => "stddev_over_time",
+            RangeFunction::Stdvar => "stdvar_over_time",
+            RangeFunction::Quantile => "quantile_over_time",
+            RangeFunction::Changes => "changes",
+            RangeFunction::Resets => "resets",
+            RangeFunction::Deriv => "deriv",
+            RangeFunction::PredictLinear => "predict_linear",
+            RangeFunction::DoubleExponentialSmoothing => "double_exponential_smoothing",
+            RangeFunction::Mad => "mad_over_time",
+            RangeFunction::TsOfFirst => "ts_of_first_over_time",
+            RangeFunction::TsOfLast => "ts_of_last_over_time",
+            RangeFunction::TsOfMin => "ts_of_min_over_time",
+            RangeFunction::TsOfMax => "ts_of_max_over_time",
+        }
+    }
+
+    /// Whether start timestamps of samples change the result.
+    pub const fn uses_starts(self) -> bool {
+        match self {
+            RangeFunction::Rate(kind) => !matches!(kind, RateKind::Delta),
+            RangeFunction::Irate | RangeFunction::Resets => true,
+            _ => false,
+        }
+    }
+
     /// Whether the metric name survives.
     pub const fn keeps_name(self) -> bool {
         matches!(self, RangeFunction::Last | RangeFunction::First)
@@ -115,6 +163,12 @@ impl Function {
             "quantile_over_time" => Function::OverTime(R::Quantile),
             "changes" => Function::OverTime(R::Changes),
             "resets" => Function::OverTime(R::Resets),
+            "double_exponential_smoothing" => Function::OverTime(R::DoubleExponentialSmoothing),
+            "mad_over_time" => Function::OverTime(R::Mad),
+            "ts_of_first_over_time" => Function::OverTime(R::TsOfFirst),
+            "ts_of_last_over_time" => Function::OverTime(R::TsOfLast),
+            "ts_of_min_over_time" => Function::OverTime(R::TsOfMin),
+            "ts_of_max_over_time" => Function::OverTime(R::TsOfMax),
             "deriv" => Function::OverTime(R::Deriv),
             "predict_linear" => Function::OverTime(R::PredictLinear),
             "absent" => Function::Absent,
@@ -131,6 +185,7 @@ impl Function {
             "sort" => Function::Sort { descending: false },
             "sort_desc" => Function::Sort { descending: true },
             "time" => Function::Time,
+            "start_timestamp" => Function::StartTimestamp,
             "timestamp" => Function::Timestamp,
             "vector" => Function::Vector,
             _ => return None,
@@ -148,12 +203,16 @@ impl Function {
     pub const fn signature(self) -> (&'static [ValueType], usize, bool) {
         use ValueType::{Matrix, Scalar, String, Vector};
         match self {
-            Function::Map(..) | Function::Absent | Function::Scalar | Function::Sort { .. } | Function::Timestamp => {
-                (&[Vector], 1, false)
-            }
+            Function::Map(..)
+            | Function::Absent
+            | Function::Scalar
+            | Function::Sort { .. }
+            | Function::StartTimestamp
+            | Function::Timestamp => (&[Vector], 1, false),
             Function::Calendar(..) => (&[Vector], 0, false),
             Function::OverTime(RangeFunction::Quantile) => (&[Scalar, Matrix], 2, false),
             Function::OverTime(RangeFunction::PredictLinear) => (&[Matrix, Scalar], 2, false),
+            Function::OverTime(RangeFunction::DoubleExponentialSmoothing) => (&[Matrix, Scalar, Scalar], 3, false),
             Function::OverTime(_) | Function::AbsentOverTime => (&[Matrix], 1, false),
             Function::Clamp => (&[Vector, Scalar, Scalar], 3, false),
             Function::ClampMax | Function::ClampMin => (&[Vector, Scalar], 2, false),

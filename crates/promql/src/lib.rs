@@ -22,10 +22,13 @@ mod calls;
 mod element;
 mod eval;
 mod functions;
+mod invariant;
+mod matrix;
 mod notes;
 mod parse;
 mod result;
 mod select;
+mod subquery;
 mod tile;
 
 #[cfg(test)]
@@ -34,11 +37,9 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use futures::TryStreamExt as _;
 use trilith_model::{Error, Result};
-use trilith_query::vector::window::bounds;
-use trilith_query::vector::{Grid, is_absent};
-use trilith_query::{QueryContext, SelectHints, SeriesSource};
+use trilith_query::vector::Grid;
+use trilith_query::{QueryContext, SeriesSource};
 
 pub use ast::{Expr, ExprKind, Selector, Span, ValueType};
 pub use eval::{EvalOptions, Features};
@@ -49,7 +50,6 @@ use ast::Aggregation;
 use eval::Evaluator;
 use functions::Function;
 use notes::Notes;
-use tile::{Frame, Samples};
 
 /// Evaluates a query at one time.
 ///
@@ -67,7 +67,7 @@ pub async fn instant(
     let grid = Grid::instant(time_ms);
     let evaluator = evaluator(ctx, source, query, options, grid, time_ms);
     let value = if expr.value_type() == ValueType::Matrix {
-        matrix(&evaluator, &expr, grid).await?
+        matrix::instant(&evaluator, &expr, grid).await?
     } else {
         result::instant(evaluator.eval(&expr, grid).await?, time_ms, is_ordered(&expr))?
     };
@@ -135,66 +135,6 @@ fn is_ordered(expr: &Expr) -> bool {
         } => true,
         ExprKind::Aggregate(a) => matches!(a.op, Aggregation::TopK | Aggregation::BottomK),
         _ => false,
-    }
-}
-
-/// An instant query for a range vector: the raw samples of the window.
-async fn matrix(evaluator: &Evaluator, expr: &Expr, grid: Grid) -> Result<QueryValue> {
-    let mut out = Vec::new();
-    match &expr.unwrapped().kind {
-        ExprKind::Range { selector, range_ms } => {
-            let frame = evaluator.frame(selector.shift, grid, *range_ms);
-            let hints = SelectHints {
-                range_ms: *range_ms,
-                ..SelectHints::default()
-            };
-            let request = evaluator.request(&selector.matchers, &frame, hints);
-            let mut batches = evaluator.source.select(&evaluator.ctx, request);
-            let mut memory = evaluator.ctx.memory.reserve(0)?;
-            while let Some(batch) = batches.try_next().await? {
-                evaluator.ctx.check()?;
-                evaluator.count_series(batch.columns.len())?;
-                memory.grow(batch.floats.len() * 16)?;
-                let samples = Samples {
-                    batch,
-                    drop_name: Vec::new(),
-                };
-                raw(&samples, &frame, &mut out);
-            }
-        }
-        ExprKind::Subquery(s) => {
-            let (samples, frame) = evaluator.subquery(s, grid).await?;
-            raw(&samples, &frame, &mut out);
-        }
-        _ => return Err(Error::internal("not a range vector expression")),
-    }
-    out.sort_by(|a, b| a.labels.cmp(&b.labels));
-    Ok(QueryValue::Matrix(out))
-}
-
-/// The samples in the window of a frame of one step, staleness markers left out.
-fn raw(samples: &Samples, frame: &Frame, out: &mut Vec<MatrixSeries>) {
-    for (i, (labels, ts, values)) in samples.batch.float_columns().enumerate() {
-        let (from, to) = bounds(ts, frame.at_ms.iter().copied(), frame.width_ms)[0];
-        let window = from as usize..to as usize;
-        let points: Vec<(i64, f64)> = ts[window.clone()]
-            .iter()
-            .zip(&values[window])
-            .filter(|(_, v)| !is_absent(**v))
-            .map(|(t, v)| (*t, *v))
-            .collect();
-        if !points.is_empty() {
-            let labels = if samples.drop_name.get(i).copied().unwrap_or(false) {
-                labels.without(|n| trilith_query::vector::matching::NAME_LABELS.contains(&n))
-            } else {
-                labels.clone()
-            };
-            out.push(MatrixSeries {
-                labels,
-                points,
-                histograms: Vec::new(),
-            });
-        }
     }
 }
 

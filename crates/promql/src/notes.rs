@@ -1,17 +1,32 @@
 //! Annotations: warnings and infos that accompany a result.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::ast::Span;
 
-/// Shared by all parts of one query. Repeated notes are kept once.
+/// Shared by all parts of one query. Notes of the same text are one note.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     query: Arc<str>,
-    kept: Arc<Mutex<(BTreeSet<String>, BTreeSet<String>)>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// Notes by their text.
+#[derive(Debug, Default)]
+struct Kept {
+    warnings: BTreeMap<String, Note>,
+    infos: BTreeMap<String, Note>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    /// The rightmost expression that it is about.
+    at: u32,
+    /// How often it was made, when that is told.
+    occurrences: u64,
 }
 
 /// Most notes of a kind that an answer carries.
@@ -27,18 +42,21 @@ impl Notes {
 
     /// `at`: the expression that the note is about.
     pub(crate) fn warn(&self, at: Span, text: impl std::fmt::Display) {
-        let note = format!("PromQL warning: {text} ({})", self.position(at));
-        self.kept.lock().0.insert(note);
+        keep(&mut self.kept.lock().warnings, at, text.to_string(), 0);
+    }
+
+    /// A warning that tells how often it was made.
+    pub(crate) fn warn_counted(&self, at: Span, text: impl std::fmt::Display) {
+        keep(&mut self.kept.lock().warnings, at, text.to_string(), 1);
     }
 
     pub(crate) fn info(&self, at: Span, text: impl std::fmt::Display) {
-        let note = format!("PromQL info: {text} ({})", self.position(at));
-        self.kept.lock().1.insert(note);
+        keep(&mut self.kept.lock().infos, at, text.to_string(), 0);
     }
 
-    /// `line:column` of the start, both from 1, columns in bytes.
-    fn position(&self, at: Span) -> String {
-        let before = &self.query.as_bytes()[..self.query.len().min(at.start as usize)];
+    /// `line:column` of a byte of the query, both from 1, columns in bytes.
+    fn position(&self, at: u32) -> String {
+        let before = &self.query.as_bytes()[..self.query.len().min(at as usize)];
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
         format!("{line}:{column}")
@@ -46,18 +64,41 @@ impl Notes {
 
     /// Warnings and infos, at most ten each with a line about the rest.
     pub(crate) fn take(&self) -> (Vec<String>, Vec<String>) {
-        let (warnings, infos) = std::mem::take(&mut *self.kept.lock());
-        (cut(warnings, "warning"), cut(infos, "info"))
+        let kept = std::mem::take(&mut *self.kept.lock());
+        (self.shown(kept.warnings, "warning"), self.shown(kept.infos, "info"))
+    }
+
+    fn shown(&self, notes: BTreeMap<String, Note>, kind: &str) -> Vec<String> {
+        let more = notes.len().saturating_sub(NOTES_MAX);
+        let first = notes.into_iter().take(NOTES_MAX);
+        let mut out: Vec<String> = first
+            .map(|(text, note)| {
+                let position = self.position(note.at);
+                match note.occurrences {
+                    0 | 1 => format!("PromQL {kind}: {text} ({position})"),
+                    n => format!("PromQL {kind}: {text} ({n} occurrences) ({position})"),
+                }
+            })
+            .collect();
+        if more > 0 {
+            out.push(format!("{more} more {kind} annotations omitted"));
+        }
+        out
     }
 }
 
-fn cut(notes: BTreeSet<String>, kind: &str) -> Vec<String> {
-    let more = notes.len().saturating_sub(NOTES_MAX);
-    let mut out: Vec<String> = notes.into_iter().take(NOTES_MAX).collect();
-    if more > 0 {
-        out.push(format!("{more} more {kind} annotations omitted"));
-    }
-    out
+fn keep(notes: &mut BTreeMap<String, Note>, at: Span, text: String, occurrences: u64) {
+    let fresh = Note {
+        at: at.start,
+        occurrences,
+    };
+    notes
+        .entry(text)
+        .and_modify(|note| {
+            note.at = note.at.max(at.start);
+            note.occurrences = note.occurrences.saturating_add(occurrences);
+        })
+        .or_insert(fresh);
 }
 
 /// Go's `%g`: shortest digits, exponent form below 1e-4 and from 1e21 on.
@@ -118,6 +159,9 @@ mod tests {
             n.warn(Span::default(), i);
         }
         let (warnings, infos) = n.take();
+        n.warn_counted(Span::default(), "o");
+        n.warn_counted(Span { start: 3, end: 4 }, "o");
+        assert_eq!(n.take().0, ["PromQL warning: o (2 occurrences) (1:1)"]);
         assert_eq!(warnings.len(), 11);
         assert_eq!(warnings[10], "3 more warning annotations omitted");
         assert!(infos.is_empty());

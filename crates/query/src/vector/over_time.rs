@@ -1,5 +1,6 @@
 //! Functions of the values of one window. Every slice is non-empty and free of staleness markers.
 
+use super::quantile::quantile;
 use super::sum::{KahanSum, Mean, Variance};
 
 pub fn sum(vs: &[f64]) -> f64 {
@@ -26,6 +27,55 @@ pub fn max(vs: &[f64]) -> f64 {
     vs[1..]
         .iter()
         .fold(vs[0], |a, v| if *v > a || a.is_nan() { *v } else { a })
+}
+
+/// Where the smallest value stands, the last place of equal ones; NaN counts only when all values are NaN.
+pub fn index_of_min(vs: &[f64]) -> usize {
+    index_of(vs, |v, best| v <= best)
+}
+
+/// Where the largest value stands, the last place of equal ones; NaN counts only when all values are NaN.
+pub fn index_of_max(vs: &[f64]) -> usize {
+    index_of(vs, |v, best| v >= best)
+}
+
+fn index_of(vs: &[f64], replaces: impl Fn(f64, f64) -> bool) -> usize {
+    let mut best = 0;
+    for (i, v) in vs.iter().enumerate().skip(1) {
+        if vs[best].is_nan() || replaces(*v, vs[best]) {
+            best = i;
+        }
+    }
+    best
+}
+
+/// Median absolute deviation; NaN when a value is NaN. `scratch` is overwritten.
+pub fn median_absolute_deviation(vs: &[f64], scratch: &mut Vec<f64>) -> f64 {
+    if vs.iter().any(|v| v.is_nan()) {
+        return f64::NAN;
+    }
+    scratch.clear();
+    scratch.extend_from_slice(vs);
+    let median = quantile(0.5, scratch);
+    scratch.iter_mut().for_each(|v| *v = (*v - median).abs());
+    quantile(0.5, scratch)
+}
+
+/// The last smoothed value of Holt's linear method: `smoothing` weighs new values against the level, `trend` new
+/// slopes against the trend. `None` for fewer than two values.
+pub fn double_exponential_smoothing(vs: &[f64], smoothing: f64, trend: f64) -> Option<f64> {
+    let [first, second, ..] = vs else {
+        return None;
+    };
+    let (mut before, mut level, mut slope) = (0.0, *first, second - first);
+    for (i, v) in vs.iter().enumerate().skip(1) {
+        if i > 1 {
+            slope = trend * (level - before) + (1.0 - trend) * slope;
+        }
+        let next = smoothing * v + (1.0 - smoothing) * (level + slope);
+        (before, level) = (level, next);
+    }
+    Some(level)
 }
 
 pub fn stdvar(vs: &[f64]) -> f64 {
@@ -91,6 +141,39 @@ mod tests {
         assert!(min(&[nan, nan]).is_nan() && max(&[nan]).is_nan());
         assert_eq!(changes(&[1.0, nan, nan, 1.0, 1.0]), 2.0);
         assert_eq!(resets(&[3.0, 1.0, 2.0, 1.0]), 2.0);
+    }
+
+    #[test]
+    fn places_of_extremes() {
+        let nan = f64::NAN;
+        assert_eq!(
+            (index_of_min(&[1.0, 0.0, 0.0, 2.0]), index_of_max(&[2.0, 2.0, 1.0])),
+            (2, 1)
+        );
+        assert_eq!((index_of_min(&[nan, 3.0, nan]), index_of_max(&[nan, 3.0, nan])), (1, 1));
+        assert_eq!((index_of_min(&[nan, nan]), index_of_max(&[5.0])), (1, 0));
+    }
+
+    #[test]
+    fn deviations() {
+        let mut scratch = Vec::new();
+        let mut mad = |vs: &[f64]| median_absolute_deviation(vs, &mut scratch);
+        assert_eq!(mad(&[4.0, 6.0, 2.0, 1.0, 999.0, 1.0, 2.0]), 1.0);
+        assert_eq!(mad(&[7.0]), 0.0);
+        assert!(mad(&[1.0, f64::NAN, 2.0]).is_nan());
+        // Infinity minus infinity.
+        assert!(mad(&[f64::INFINITY]).is_nan());
+    }
+
+    #[test]
+    fn smoothing() {
+        let linear: Vec<f64> = (0..50).map(|i| f64::from(i) * 10.0).collect();
+        let got = double_exponential_smoothing(&linear, 0.01, 0.1).unwrap();
+        assert!((got - 490.0).abs() < 1e-9, "{got}");
+        assert_eq!(double_exponential_smoothing(&[1.0, 3.0], 0.5, 0.5), Some(3.0));
+        // Level 3, slope 0.5·2 + 0.5·2; the third value pulls 4 against 5.
+        assert_eq!(double_exponential_smoothing(&[1.0, 3.0, 4.0], 0.5, 0.5), Some(4.5));
+        assert_eq!(double_exponential_smoothing(&[1.0], 0.5, 0.5), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Rates with Prometheus' extrapolation, split in what depends on timestamps and what depends on values.
+//!
+//! Arithmetic is in seconds and in upstream's order, so that comparisons at the thresholds fall the same way.
 
-/// What the timestamps of one window contribute; the same for all series on a timestamp vector.
-/// Times in units of the timestamps.
-#[derive(Clone, Copy, Debug)]
+/// What the timestamps of one window contribute; the same for all series on a timestamp vector. Seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Extrapolation {
     /// Half-open sample range.
     pub from: u32,
@@ -29,41 +30,75 @@ impl RateKind {
     }
 }
 
-/// The extrapolation of the window `(end - width, end]` that holds samples `from..to`; `None` for fewer than two.
+/// The extrapolation of the window `(end - width, end]` (ms) that holds samples `from..to`; `None` for fewer than two.
 pub fn extrapolation(ts: &[i64], (from, to): (u32, u32), end: i64, width: i64) -> Option<Extrapolation> {
     let window = ts.get(from as usize..to as usize)?;
-    let (first, last) = match window {
-        [first, .., last] => (*first, *last),
-        _ => return None,
+    let [first, .., last] = window else {
+        return None;
     };
     let start = end.saturating_sub(width);
-    let sampled = last.saturating_sub(first) as f64;
+    let sampled = seconds(*first, *last);
     let average = sampled / (window.len() - 1) as f64;
-    let threshold = average * 1.1;
-    let clip = |gap: f64| if gap >= threshold { average / 2.0 } else { gap };
     Some(Extrapolation {
         from,
         to,
         sampled,
-        to_start: clip(first.saturating_sub(start) as f64),
-        to_end: clip(end.saturating_sub(last) as f64),
+        to_start: clip(seconds(start, *first), average),
+        to_end: clip(seconds(*last, end), average),
     })
 }
 
+/// The same when counting is known to have begun at `begin`, inside the window and before its first sample: the
+/// left edge is exact, one sample is enough, and the change counts from zero. `ts`: the samples of the window.
+pub fn extrapolation_since(begin: i64, ts: &[i64], end: i64) -> Option<Extrapolation> {
+    let (first, last) = (*ts.first()?, *ts.last()?);
+    // A single sample tells no distance, and so nothing is added on the right.
+    let average = match ts.len() {
+        1 => 0.0,
+        n => seconds(first, last) / (n - 1) as f64,
+    };
+    Some(Extrapolation {
+        from: 0,
+        to: ts.len() as u32,
+        sampled: seconds(begin, last),
+        to_start: 0.0,
+        to_end: clip(seconds(last, end), average),
+    })
+}
+
+fn seconds(from_ms: i64, to_ms: i64) -> f64 {
+    to_ms.saturating_sub(from_ms) as f64 / 1000.0
+}
+
+/// A gap at an edge is bridged when a sample would be due there, otherwise the series ends half-way.
+fn clip(gap: f64, average: f64) -> f64 {
+    if gap >= average * 1.1 { average / 2.0 } else { gap }
+}
+
 impl Extrapolation {
-    /// `change` is last minus first value with resets added back, `first` the first value, `width_seconds` the
-    /// width of the window.
-    pub fn apply(&self, kind: RateKind, change: f64, first: f64, width_seconds: f64) -> f64 {
+    /// What the change over the samples is multiplied by. `change` is last minus first value with resets added back,
+    /// `first` the first value (of a histogram: its count), `width_seconds` the width of the window.
+    pub fn factor(&self, kind: RateKind, change: f64, first: f64, width_seconds: f64) -> f64 {
         let mut to_start = self.to_start;
         if kind.is_counter() && change > 0.0 && first >= 0.0 {
             // A counter starts at zero at the earliest.
-            to_start = to_start.min(self.sampled * (first / change));
+            let to_zero = self.sampled * (first / change);
+            if to_zero < to_start {
+                to_start = to_zero;
+            }
         }
-        let mut factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        let mut factor = 1.0;
+        if self.sampled != 0.0 {
+            factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        }
         if kind == RateKind::Rate {
             factor /= width_seconds;
         }
-        change * factor
+        factor
+    }
+
+    pub fn apply(&self, kind: RateKind, change: f64, first: f64, width_seconds: f64) -> f64 {
+        change * self.factor(kind, change, first, width_seconds)
     }
 }
 

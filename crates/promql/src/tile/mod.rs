@@ -1,0 +1,252 @@
+//! From samples to cells: one tile is the series of one batch × all steps.
+//!
+//! ```text
+//!  column ─ floats only, plain edges, no start timestamps ─ float::   windows once per timestamp vector
+//!         └ anything else ─ split by type ─ general::                 windows once per series
+//!                                            └ rate, pair, walk, over_time (floats and histograms)
+//! ```
+//!
+//! Window bounds, lookback positions and extrapolation coefficients depend on timestamps only. On the float path they are
+//! computed when the timestamp vector changes and reused for every series on it. A series with staleness markers in it
+//! has, for range functions, timestamps of its own: the markers are cut out first.
+//!
+//! The general path works on the two kinds of samples of a series side by side, as upstream's functions do: a window
+//! is a run of floats and a run of histograms, each in time order.
+
+mod edges;
+mod float;
+mod general;
+mod histogram;
+mod instant;
+mod rate;
+#[allow(dead_code)]
+mod remarks;
+mod starts;
+mod walk;
+
+use std::sync::Arc;
+
+use trilith_model::{Labels, Result, SampleValue};
+use trilith_query::vector::{Block, Row, is_absent};
+use trilith_query::{ColumnValues, QueryContext, Reservation, SampleCounts, SeriesBatch};
+
+use crate::ast::Edges;
+use crate::functions::RangeFunction;
+
+pub(crate) use edges::extended;
+pub(crate) use general::{Split, heap_bytes, weight, windows};
+pub(crate) use remarks::Remarks;
+
+/// Series of one batch, the metric name possibly marked for removal.
+#[derive(Default)]
+pub(crate) struct Samples {
+    pub batch: SeriesBatch,
+    /// Per column; empty means none.
+    pub drop_name: Vec<bool>,
+    /// What the samples take of the query's budget.
+    pub _memory: Option<Reservation>,
+}
+
+/// How cells are made of samples.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    /// The newest sample of `(t - lookback, t]`.
+    Newest,
+    /// The time of that sample in seconds.
+    NewestTime,
+    /// When counting began for that sample in seconds, 0 when unknown.
+    NewestStart,
+    /// A function of all samples in `(t - width, t]`.
+    Window {
+        function: RangeFunction,
+        /// Scalar arguments, one value per step each.
+        params: Arc<[Arc<[f64]>]>,
+        /// Whether start timestamps matter.
+        starts: bool,
+    },
+}
+
+/// When cells are evaluated.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Evaluation times per step, `@` and `offset` applied.
+    pub at_ms: Arc<[i64]>,
+    /// Evaluation times per step, as they are.
+    pub steps_ms: Arc<[i64]>,
+    /// Lookback or width of the range.
+    pub width_ms: i64,
+    pub edges: Edges,
+    /// How far `edges` look beyond the range.
+    pub lookback_ms: i64,
+}
+
+impl Frame {
+    /// How far windows reach before their start and after their end.
+    pub(crate) fn reach(&self) -> (i64, i64) {
+        match self.edges {
+            Edges::Plain => (0, 0),
+            Edges::Anchored => (self.lookback_ms, 0),
+            Edges::Smoothed => (self.lookback_ms, self.lookback_ms),
+        }
+    }
+}
+
+/// Evaluates one batch.
+///
+/// # Errors
+/// Cancellation, limits, and what a function refuses.
+pub(crate) fn evaluate(
+    ctx: &QueryContext,
+    samples: &Samples,
+    cell: &Cell,
+    frame: &Frame,
+    remarks: &Remarks,
+) -> Result<Block> {
+    let columns = &samples.batch.columns;
+    let keeps_name = match cell {
+        Cell::Newest => true,
+        Cell::NewestTime | Cell::NewestStart => false,
+        Cell::Window { function, .. } => function.keeps_name(),
+    };
+    let rows = columns
+        .iter()
+        .enumerate()
+        .map(|(i, c)| Row {
+            drop_name: !keeps_name || samples.drop_name.get(i).copied().unwrap_or(false),
+            ..Row::new(c.labels.clone())
+        })
+        .collect();
+    let mut out = Block::absent(ctx, rows, frame.at_ms.len())?;
+    let counts = ctx.samples.as_deref();
+    if let Some(counts) = counts {
+        counts.held((samples.batch.sample_count() + out.values.len()) as u64);
+    }
+    let mut shared: Option<(u32, float::Windows)> = None;
+    let mut scratch = Vec::new();
+    for (i, column) in columns.iter().enumerate() {
+        let ts = samples.batch.times_of(column);
+        if i % 64 == 0 {
+            ctx.check()?;
+        }
+        let starts = match cell {
+            Cell::NewestStart | Cell::Window { starts: true, .. } => samples.batch.starts_of(column),
+            _ => &[],
+        };
+        let values = match samples.batch.values_of(column) {
+            ColumnValues::Float(values)
+                if frame.edges == Edges::Plain && starts.is_empty() && !matches!(cell, Cell::NewestStart) =>
+            {
+                let cells = out.row_mut(i);
+                if matches!(cell, Cell::Window { .. }) && values.iter().any(|v| is_absent(*v)) {
+                    let (ts, values): (Vec<i64>, Vec<f64>) = ts
+                        .iter()
+                        .zip(values)
+                        .filter(|(_, v)| !is_absent(**v))
+                        .map(|(t, v)| (*t, *v))
+                        .unzip();
+                    let own = float::Windows::new(ctx, &ts, cell, frame)?;
+                    float::fill(ctx, cells, &ts, &values, &own, cell, frame, &mut scratch)?;
+                    own.count(counts, cells, cell);
+                } else {
+                    if shared.as_ref().is_none_or(|(at, _)| *at != column.times_idx) {
+                        shared = Some((column.times_idx, float::Windows::new(ctx, ts, cell, frame)?));
+                    }
+                    if let Some((_, windows)) = &shared {
+                        float::fill(ctx, cells, ts, values, windows, cell, frame, &mut scratch)?;
+                        windows.count(counts, cells, cell);
+                    }
+                }
+                continue;
+            }
+            values => values,
+        };
+        if let (ColumnValues::Mixed(_), Cell::Window { function, .. }) = (values, cell)
+            && !histogram::is_supported(*function)
+        {
+            return Err(trilith_model::Error::unsupported("native histograms are not supported"));
+        }
+        let mut row = RowOut::new(&mut out, i, counts.filter(|_| !matches!(cell, Cell::Window { .. })));
+        let labels = &column.labels;
+        match cell {
+            Cell::Newest if frame.edges == Edges::Smoothed => {
+                let split = Split::new(ts, values, &[]);
+                instant::smoothed(ctx, &split, frame, &remarks.of(labels), &mut row)?;
+            }
+            Cell::Newest => instant::newest(ts, values, frame, &mut row),
+            Cell::NewestTime => instant::newest_time(ts, values, frame, &mut row),
+            Cell::NewestStart => instant::newest_start(ts, values, starts, frame, &mut row),
+            Cell::Window { function, params, .. } => {
+                let split = Split::new(ts, values, starts);
+                general::fill(ctx, &split, *function, params, frame, &remarks.of(labels), &mut row)?;
+            }
+        }
+        let bytes = row.finish();
+        out.charge(ctx, bytes)?;
+    }
+    if let Cell::Window { function, params, .. } = cell {
+        remarks.after(*function, params, &out);
+    }
+    out.drop_empty_rows();
+    Ok(out)
+}
+
+/// The cells of one row, of either kind.
+pub(crate) struct RowOut<'a> {
+    block: &'a mut Block,
+    row: usize,
+    /// Heap bytes of the histograms.
+    bytes: usize,
+    /// For cells that are samples themselves.
+    counts: Option<&'a SampleCounts>,
+}
+
+impl<'a> RowOut<'a> {
+    fn new(block: &'a mut Block, row: usize, counts: Option<&'a SampleCounts>) -> Self {
+        RowOut {
+            block,
+            row,
+            bytes: 0,
+            counts,
+        }
+    }
+
+    pub(crate) fn set(&mut self, step: usize, value: SampleValue) {
+        if let Some(counts) = self.counts {
+            let samples = match &value {
+                SampleValue::Float(_) => 1,
+                SampleValue::Histogram(h) => weight(h),
+            };
+            counts.add(step, samples, samples);
+        }
+        match value {
+            SampleValue::Float(v) => self.block.row_mut(self.row)[step] = v,
+            SampleValue::Histogram(h) => {
+                let steps = self.block.steps;
+                let cells = self.block.rows[self.row]
+                    .histograms
+                    .get_or_insert_with(|| vec![None; steps]);
+                // Steps in a row often show the same sample; it takes its memory once.
+                let repeated = step > 0 && cells[step - 1].as_ref().is_some_and(|last| Arc::ptr_eq(last, &h));
+                if !repeated {
+                    self.bytes = self.bytes.saturating_add(heap_bytes(&h));
+                }
+                cells[step] = Some(h);
+            }
+        }
+    }
+
+    /// The bytes to book.
+    fn finish(self) -> usize {
+        let row = &self.block.rows[self.row];
+        self.bytes
+            + row
+                .histograms
+                .as_ref()
+                .map_or(0, |h| std::mem::size_of_val(h.as_slice()))
+    }
+}
+
+/// The metric name in a note.
+fn metric_name(labels: &Labels) -> &str {
+    labels.get("__name__").unwrap_or("")
+}
