@@ -96,11 +96,15 @@ impl RangeFunction {
 
     /// Whether start timestamps of samples change the result.
     pub const fn uses_starts(self) -> bool {
-        match self {
-            RangeFunction::Rate(kind) => !matches!(kind, RateKind::Delta),
-            RangeFunction::Irate | RangeFunction::Resets => true,
-            _ => false,
-        }
+        self.finds_resets() || matches!(self, RangeFunction::Irate)
+    }
+
+    /// Whether counter resets between any two neighbours matter.
+    pub const fn finds_resets(self) -> bool {
+        matches!(
+            self,
+            RangeFunction::Rate(RateKind::Rate | RateKind::Increase) | RangeFunction::Resets
+        )
     }
 
     /// Whether the metric name survives.

@@ -10,7 +10,6 @@ use trilith_query::vector::{Block, Grid};
 use crate::ast::{Expr, ExprKind, Selector};
 use crate::eval::{Evaluator, too_many_samples};
 use crate::functions::{Function, RangeFunction};
-use crate::tile::weight;
 
 /// Whether an expression has the same value at every step.
 pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
@@ -87,7 +86,7 @@ impl Evaluator {
             .filter_map(|r| r.histograms.as_ref())
             .flatten()
             .flatten();
-        let held: u64 = histograms.map(|h| weight(h)).sum();
+        let held: u64 = histograms.map(|h| h.sample_cost() as u64).sum();
         if limit != 0 && held > limit {
             return Err(too_many_samples());
         }

@@ -89,9 +89,9 @@ impl Raw {
             if points.is_empty() && histograms.is_empty() {
                 continue;
             }
-            let heap: usize = histograms.iter().map(|(_, h)| tile::heap_bytes(h)).sum();
+            let heap: usize = histograms.iter().map(|(_, h)| h.size_bytes()).sum();
             self.memory.grow(16 * (points.len() + histograms.len()) + heap)?;
-            let weight: u64 = histograms.iter().map(|(_, h)| tile::weight(h)).sum();
+            let weight: u64 = histograms.iter().map(|(_, h)| h.sample_cost() as u64).sum();
             self.samples += points.len() as u64 + weight;
             let limit = ctx.limits.query_samples_max;
             if limit != 0 && self.samples > limit {

@@ -10,7 +10,7 @@ use trilith_query::{ColumnValues, QueryContext};
 use super::float::{At, Pace, check_factor, value};
 use super::remarks::SeriesRemarks;
 use super::starts::Counted;
-use super::{Frame, RowOut, rate, walk};
+use super::{Frame, RowOut, histogram, rate, walk};
 use crate::ast::Edges;
 use crate::eval::too_many_samples;
 use crate::functions::RangeFunction;
@@ -98,6 +98,7 @@ pub(crate) struct Split {
     pub histograms: Run<Arc<FloatHistogram>>,
     /// What the first n histograms weigh, as samples.
     weights: Vec<u64>,
+    resets: Option<Vec<bool>>,
 }
 
 impl Split {
@@ -107,6 +108,7 @@ impl Split {
             floats: Run::new(),
             histograms: Run::new(),
             weights: vec![0],
+            resets: None,
         };
         let start = |i: usize| starts.get(i).copied();
         match values {
@@ -123,7 +125,7 @@ impl Split {
                         SampleValue::Float(v) if is_absent(*v) => {}
                         SampleValue::Float(v) => split.floats.push(*t, *v, start(i)),
                         SampleValue::Histogram(h) => {
-                            let weight = split.weights[split.weights.len() - 1] + weight(h);
+                            let weight = split.weights[split.weights.len() - 1] + h.sample_cost() as u64;
                             split.weights.push(weight);
                             split.histograms.push(*t, h.clone(), start(i));
                         }
@@ -133,19 +135,12 @@ impl Split {
         }
         split
     }
-}
 
-/// The bytes of a histogram, as upstream counts, so that limits mean the same: a fixed part, and 8 bytes for each
-/// span, count and bound.
-pub(crate) fn heap_bytes(h: &FloatHistogram) -> usize {
-    let (positive, negative) = (&h.positive, &h.negative);
-    let items = positive.spans.len() + positive.counts.len() + negative.spans.len() + negative.counts.len();
-    168 + 8 * (items + h.custom_bounds.as_ref().map_or(0, |b| b.len()))
-}
-
-/// As how many samples a histogram counts.
-pub(crate) fn weight(h: &FloatHistogram) -> u64 {
-    (heap_bytes(h) as u64 + 8) / 16
+    /// Finds the resets between histograms once for all windows.
+    pub(super) fn with_resets(mut self) -> Self {
+        self.resets = Some(histogram::resets(&self.histograms.values));
+        self
+    }
 }
 
 /// The samples of one window. Edges other than plain make it wider than `(start, end]`.
@@ -156,6 +151,8 @@ pub(crate) struct Window<'a> {
     pub end: i64,
     pub floats: View<'a, f64>,
     pub histograms: View<'a, Arc<FloatHistogram>>,
+    /// For every histogram whether it follows a reset by its content, where that was computed beforehand.
+    pub resets: Option<&'a [bool]>,
 }
 
 /// The window of every step; `None` where it is empty.
@@ -204,6 +201,7 @@ pub(crate) fn windows<'a>(
                 end: at[step],
                 floats: split.floats.view(f.0, f.1),
                 histograms: split.histograms.view(h.0, h.1),
+                resets: split.resets.as_ref().map(|r| &r[h.0 as usize..h.1 as usize]),
             };
             (!window.floats.is_empty() || !window.histograms.is_empty()).then_some(window)
         }))
@@ -273,8 +271,8 @@ fn apply(
                 return of_floats(scratch);
             }
             let h = match function {
-                F::Avg => super::histogram::avg(histograms.values, remarks),
-                _ => super::histogram::sum(histograms.values, remarks),
+                F::Avg => histogram::avg(histograms.values, remarks),
+                _ => histogram::sum(histograms.values, remarks),
             };
             Ok(h.map(|h| SampleValue::Histogram(Arc::new(h))))
         }

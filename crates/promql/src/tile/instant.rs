@@ -1,9 +1,11 @@
 //! Instant selectors over series that are not plain floats.
 
+use std::sync::Arc;
+
 use trilith_model::{Result, SampleValue};
-use trilith_query::ColumnValues;
 use trilith_query::vector::is_absent;
 use trilith_query::vector::window::bounds;
+use trilith_query::{ColumnValues, QueryContext};
 
 use super::general::Split;
 use super::remarks::SeriesRemarks;
@@ -54,7 +56,7 @@ pub(super) fn newest_start(ts: &[i64], values: ColumnValues<'_>, starts: &[i64],
 /// # Errors
 /// As [`super::general::windows`].
 pub(super) fn smoothed(
-    ctx: &trilith_query::QueryContext,
+    ctx: &QueryContext,
     split: &Split,
     frame: &Frame,
     remarks: &SeriesRemarks<'_>,
@@ -81,9 +83,9 @@ pub(super) fn smoothed(
                 Some(SampleValue::Histogram(hs[next].clone()))
             } else if next < ts.len() {
                 histogram::between((ts[next - 1], &hs[next - 1]), (ts[next], &hs[next]), t, remarks)
-                    .map(SampleValue::Histogram)
+                    .map(|h| SampleValue::Histogram(Arc::new(h)))
             } else {
-                Some(SampleValue::Histogram(histogram::without_hint(&hs[next - 1])))
+                Some(SampleValue::Histogram(histogram::carried(&hs[next - 1])))
             }
         } else {
             let vs = floats.values;

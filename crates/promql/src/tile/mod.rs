@@ -19,7 +19,6 @@ mod general;
 mod histogram;
 mod instant;
 mod rate;
-#[allow(dead_code)]
 mod remarks;
 mod starts;
 mod walk;
@@ -34,7 +33,7 @@ use crate::ast::Edges;
 use crate::functions::RangeFunction;
 
 pub(crate) use edges::extended;
-pub(crate) use general::{Split, heap_bytes, weight, windows};
+pub(crate) use general::{Split, windows};
 pub(crate) use remarks::Remarks;
 
 /// Series of one batch, the metric name possibly marked for removal.
@@ -160,11 +159,6 @@ pub(crate) fn evaluate(
             }
             values => values,
         };
-        if let (ColumnValues::Mixed(_), Cell::Window { function, .. }) = (values, cell)
-            && !histogram::is_supported(*function)
-        {
-            return Err(trilith_model::Error::unsupported("native histograms are not supported"));
-        }
         let mut row = RowOut::new(&mut out, i, counts.filter(|_| !matches!(cell, Cell::Window { .. })));
         let labels = &column.labels;
         match cell {
@@ -176,7 +170,10 @@ pub(crate) fn evaluate(
             Cell::NewestTime => instant::newest_time(ts, values, frame, &mut row),
             Cell::NewestStart => instant::newest_start(ts, values, starts, frame, &mut row),
             Cell::Window { function, params, .. } => {
-                let split = Split::new(ts, values, starts);
+                let mut split = Split::new(ts, values, starts);
+                if function.finds_resets() {
+                    split = split.with_resets();
+                }
                 general::fill(ctx, &split, *function, params, frame, &remarks.of(labels), &mut row)?;
             }
         }
@@ -214,7 +211,7 @@ impl<'a> RowOut<'a> {
         if let Some(counts) = self.counts {
             let samples = match &value {
                 SampleValue::Float(_) => 1,
-                SampleValue::Histogram(h) => weight(h),
+                SampleValue::Histogram(h) => h.sample_cost() as u64,
             };
             counts.add(step, samples, samples);
         }
@@ -228,7 +225,7 @@ impl<'a> RowOut<'a> {
                 // Steps in a row often show the same sample; it takes its memory once.
                 let repeated = step > 0 && cells[step - 1].as_ref().is_some_and(|last| Arc::ptr_eq(last, &h));
                 if !repeated {
-                    self.bytes = self.bytes.saturating_add(heap_bytes(&h));
+                    self.bytes = self.bytes.saturating_add(h.size_bytes());
                 }
                 cells[step] = Some(h);
             }

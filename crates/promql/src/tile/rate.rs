@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trilith_model::SampleValue;
+use trilith_model::{FloatHistogram, SampleValue};
 use trilith_query::vector::rate::{RateKind, extrapolation, extrapolation_since};
 
 use super::general::{View, Window};
@@ -22,9 +22,9 @@ pub(super) fn rate(
     let (start, end) = (window.start, window.end);
     match (frame.edges, window.histograms.is_empty()) {
         (Edges::Plain, true) => of_floats(kind, window, frame, remarks).map(SampleValue::Float),
-        (Edges::Plain, false) => histogram::rate(kind, window, frame.width_ms, remarks),
+        (Edges::Plain, false) => histogram::rate(kind, window, frame.width_ms, remarks).map(of_histogram),
         (_, true) => edges::rate(kind, window.floats, start, end, smoothed, width_seconds).map(SampleValue::Float),
-        (_, false) => histogram::rate_between_edges(kind, window, smoothed, width_seconds, remarks),
+        (_, false) => histogram::rate_between_edges(kind, window, smoothed, width_seconds, remarks).map(of_histogram),
     }
 }
 
@@ -93,14 +93,10 @@ pub(super) fn of_last_two(per_second: bool, window: &Window<'_>, remarks: &Serie
         return Some(SampleValue::Float(if per_second { change / seconds } else { change }));
     }
     let run = histograms.from(histograms.len() - 2);
-    let reset = per_second && starts::is_reset(run.counted(0), run.counted(1));
     let seconds = run.ts[1].saturating_sub(run.ts[0]) as f64 / 1000.0;
-    let out = histogram::of_last_two(
-        &run.values[0],
-        &run.values[1],
-        reset,
-        per_second.then_some(seconds),
-        remarks,
-    )?;
-    Some(SampleValue::Histogram(Arc::new(out)))
+    histogram::of_last_two(run, per_second.then_some(seconds), remarks).map(of_histogram)
+}
+
+fn of_histogram(h: FloatHistogram) -> SampleValue {
+    SampleValue::Histogram(Arc::new(h))
 }

@@ -1,18 +1,15 @@
 //! `changes` and `resets`: from sample to sample, floats and histograms merged by time.
 
-use std::sync::Arc;
-
-use trilith_model::FloatHistogram;
-
-use super::general::{View, Window};
+use super::general::Window;
 use super::histogram;
 use super::starts::{self, Counted};
 
 /// Neighbours that differ; `None` when an anchored window has no sample after its start.
 pub(super) fn changes(window: &Window<'_>, anchored: bool) -> Option<f64> {
+    let hs = window.histograms.values;
     count(window, anchored, |before, now| match (before.value, now.value) {
         (Value::Float(a), Value::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
-        (Value::Histogram(a), Value::Histogram(b)) => !histogram::equal(a, b),
+        (Value::Histogram(a), Value::Histogram(b)) => !hs[b].same(&hs[a]),
         _ => true,
     })
 }
@@ -20,34 +17,35 @@ pub(super) fn changes(window: &Window<'_>, anchored: bool) -> Option<f64> {
 /// Neighbours between which a counter began anew.
 pub(super) fn resets(window: &Window<'_>, anchored: bool) -> Option<f64> {
     count(window, anchored, |before, now| {
-        let started = || starts::is_reset(before.counted, now.counted);
         match (before.value, now.value) {
-            (Value::Float(a), Value::Float(b)) => b < a || started(),
-            (Value::Histogram(a), Value::Histogram(b)) => started() || histogram::is_reset(a, b),
+            (Value::Float(a), Value::Float(b)) => b < a || starts::is_reset(before.counted, now.counted),
+            // Neighbours here are neighbours in the run of histograms.
+            (Value::Histogram(_), Value::Histogram(b)) => histogram::is_reset(window, b),
             _ => true,
         }
     })
 }
 
 #[derive(Clone, Copy)]
-enum Value<'a> {
+enum Value {
     Float(f64),
-    Histogram(&'a FloatHistogram),
+    /// Its place in the window's run of histograms.
+    Histogram(usize),
 }
 
 #[derive(Clone, Copy)]
-struct Sample<'a> {
+struct Sample {
     counted: Counted,
-    value: Value<'a>,
+    value: Value,
 }
 
-fn count(window: &Window<'_>, anchored: bool, differ: impl Fn(Sample<'_>, Sample<'_>) -> bool) -> Option<f64> {
-    let (floats, histograms) = if anchored {
-        since_anchor(window)?
-    } else {
-        (window.floats, window.histograms)
+fn count(window: &Window<'_>, anchored: bool, differ: impl Fn(Sample, Sample) -> bool) -> Option<f64> {
+    let (floats, histograms) = if anchored { after_anchor(window)? } else { (0, 0) };
+    let mut merged = Merged {
+        window,
+        floats,
+        histograms,
     };
-    let mut merged = Merged { floats, histograms };
     let mut before = merged.next()?;
     let mut n = 0u64;
     for now in merged {
@@ -57,50 +55,53 @@ fn count(window: &Window<'_>, anchored: bool, differ: impl Fn(Sample<'_>, Sample
     Some(n as f64)
 }
 
-/// The samples after the window's start and the last one before them, of whichever kind that is.
-fn since_anchor<'a>(window: &Window<'a>) -> Option<(View<'a, f64>, View<'a, Arc<FloatHistogram>>)> {
-    let (floats, histograms) = (window.floats, window.histograms);
-    let f = floats.ts.partition_point(|t| *t <= window.start);
-    let h = histograms.ts.partition_point(|t| *t <= window.start);
+/// Where the samples that count begin in both runs: those after the window's start and the last one before them, of
+/// whichever kind that is. `None` without any after the start.
+fn after_anchor(window: &Window<'_>) -> Option<(usize, usize)> {
+    let (floats, histograms) = (window.floats.ts, window.histograms.ts);
+    let f = floats.partition_point(|t| *t <= window.start);
+    let h = histograms.partition_point(|t| *t <= window.start);
     if f == floats.len() && h == histograms.len() {
         return None;
     }
     let time = |ts: &[i64], i: usize| i.checked_sub(1).map(|i| ts[i]);
-    let (last_float, last_histogram) = (time(floats.ts, f), time(histograms.ts, h));
+    let (last_float, last_histogram) = (time(floats, f), time(histograms, h));
     Some(match (last_float, last_histogram) {
-        (None, None) => (floats, histograms),
-        (last_float, last_histogram) if last_float >= last_histogram => (floats.from(f - 1), histograms.from(h)),
-        _ => (floats.from(f), histograms.from(h - 1)),
+        (None, None) => (f, h),
+        _ if last_float >= last_histogram => (f - 1, h),
+        _ => (f, h - 1),
     })
 }
 
 struct Merged<'a> {
-    floats: View<'a, f64>,
-    histograms: View<'a, Arc<FloatHistogram>>,
+    window: &'a Window<'a>,
+    floats: usize,
+    histograms: usize,
 }
 
-impl<'a> Iterator for Merged<'a> {
-    type Item = Sample<'a>;
+impl Iterator for Merged<'_> {
+    type Item = Sample;
 
-    fn next(&mut self) -> Option<Sample<'a>> {
-        let float = match (self.floats.ts.first(), self.histograms.ts.first()) {
+    fn next(&mut self) -> Option<Sample> {
+        let (floats, histograms) = (self.window.floats, self.window.histograms);
+        let float = match (floats.ts.get(self.floats), histograms.ts.get(self.histograms)) {
             (None, None) => return None,
             (Some(f), Some(h)) => f < h,
             (float, _) => float.is_some(),
         };
         Some(if float {
-            let run = self.floats;
-            self.floats = run.from(1);
+            let i = self.floats;
+            self.floats += 1;
             Sample {
-                counted: run.counted(0),
-                value: Value::Float(run.values[0]),
+                counted: floats.counted(i),
+                value: Value::Float(floats.values[i]),
             }
         } else {
-            let run = self.histograms;
-            self.histograms = run.from(1);
+            let i = self.histograms;
+            self.histograms += 1;
             Sample {
-                counted: run.counted(0),
-                value: Value::Histogram(&run.values[0]),
+                counted: histograms.counted(i),
+                value: Value::Histogram(i),
             }
         })
     }
