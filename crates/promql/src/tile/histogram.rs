@@ -211,7 +211,7 @@ pub(super) fn rate_between_edges(
     } else {
         FloatHistogram::clone(&hs[at.last])
     };
-    if !counter && !(is_gauge(&left) && is_gauge(&right)) {
+    if !counter && [&left, &right].iter().any(|h| !is_gauge(h)) {
         remarks.not_a_gauge();
     }
     let mut out = right.clone();
@@ -278,7 +278,7 @@ pub(super) fn of_last_two(
     if counter && (is_gauge(last) || is_gauge(before)) {
         remarks.not_a_counter();
     }
-    if !counter && !(is_gauge(last) && is_gauge(before)) {
+    if !counter && [last, before].iter().any(|h| !is_gauge(h)) {
         remarks.not_a_gauge();
     }
     let mut out = FloatHistogram::clone(last);
