@@ -36,6 +36,10 @@ targets! {
     index: trilith_index::block::fuzz, seeds::index;
     metrics_wal_record: trilith_metrics::fuzzing::wal_record, seeds::none;
     metrics_wal_record_raw: trilith_metrics::fuzzing::wal_record_raw, seeds::none;
+    metrics_wal_record_raw_2: trilith_metrics::fuzzing::wal_record_raw_2, seeds::none;
+    metrics_slot: trilith_metrics::fuzzing::slot, seeds::none;
+    metrics_histograms: trilith_metrics::fuzzing::histograms, seeds::none;
+    metrics_exemplars: trilith_metrics::fuzzing::exemplars, seeds::none;
     metrics_value_page: trilith_metrics::fuzzing::value_page, seeds::none;
     metrics_values: trilith_metrics::fuzzing::values, seeds::none;
     metrics_times_page: trilith_metrics::fuzzing::times_page, seeds::none;

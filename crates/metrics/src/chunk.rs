@@ -12,13 +12,15 @@
 //! Source: Pelkonen et al., VLDB 2015, §4.1.
 //!
 //! Sealed: `| ref of the chunk before u64 | min ms | max ms | times length u32 | length u32 | timestamp vector | values |`,
-//! the last two as in docs/formats/metrics-block.md. A series holds the ref of its newest chunk.
+//! the last two as in docs/formats/metrics-block.md, histograms and start timestamps included. A series holds the ref of
+//! its newest chunk.
 
 use trilith_codec::{unzigzag, zigzag};
 use trilith_model::{Sample, TimeRange};
 
-use crate::format::{times, values};
+use crate::format::{rich, times};
 use crate::head::pool::{BLOCK_WORDS, Pool};
+use crate::samples::{Samples, SamplesRef};
 
 /// Samples after which a chunk is sealed: many enough that a sealed chunk's header does not show, few enough that the
 /// open part, which is the larger one per sample, stays small.
@@ -153,7 +155,7 @@ impl OpenChunk {
             blocks_len: self.blocks_len,
             ..OpenChunk::default()
         };
-        SealedRef::write(pool, before, &times, &values)
+        SealedRef::write(pool, before, SamplesRef::floats_only(&times, &values))
     }
 
     /// Calls `f` with every sample in order.
@@ -244,8 +246,9 @@ pub(crate) struct Sealed<'a> {
 impl SealedRef {
     pub(crate) const NONE: SealedRef = SealedRef(u64::MAX);
 
-    /// Ascending times, not empty, and as many values.
-    pub(crate) fn write(pool: &mut Pool, before: SealedRef, times: &[i64], values: &[f64]) -> SealedRef {
+    /// Ascending times, not empty.
+    pub(crate) fn write(pool: &mut Pool, before: SealedRef, samples: SamplesRef<'_>) -> SealedRef {
+        let times = samples.times;
         let mut data = Vec::with_capacity(SEALED_HEADER_BYTES + times.len() * 8);
         data.extend_from_slice(&before.0.to_le_bytes());
         data.extend_from_slice(&times[0].to_le_bytes());
@@ -253,7 +256,7 @@ impl SealedRef {
         data.extend_from_slice(&[0; 8]);
         times::encode_vector(&mut data, times);
         let times_len = (data.len() - SEALED_HEADER_BYTES) as u32;
-        values::encode(&mut data, values);
+        rich::encode(&mut data, samples);
         let len = (data.len() - SEALED_HEADER_BYTES) as u32;
         data[24..28].copy_from_slice(&times_len.to_le_bytes());
         data[28..32].copy_from_slice(&len.to_le_bytes());
@@ -285,13 +288,10 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Sealed<'_> {
-    pub(crate) fn for_each(&self, mut f: impl FnMut(Sample)) {
+    /// Appends the samples.
+    pub(crate) fn read(&self, out: &mut Samples) {
         let times = times::decode_vector(self.times).expect("the chunk was encoded by this process");
-        let mut values = Vec::new();
-        values::decode(self.values, times.len(), &mut values).expect("the chunk was encoded by this process");
-        for (&ts_ms, &value) in times.iter().zip(&values) {
-            f(Sample { ts_ms, value });
-        }
+        rich::decode(self.values, &times, out).expect("the chunk was encoded by this process");
     }
 }
 
@@ -313,7 +313,15 @@ mod tests {
             let mut got = Vec::new();
             for chunk in newest.chain(&pool) {
                 let from = got.len();
-                chunk.for_each(|s| got.push((s.ts_ms, s.value.to_bits())));
+                let mut samples = Samples::default();
+                chunk.read(&mut samples);
+                got.extend(
+                    samples
+                        .times
+                        .iter()
+                        .zip(&samples.floats)
+                        .map(|(&t, v)| (t, v.to_bits())),
+                );
                 assert_eq!((chunk.range.min, chunk.range.max), (got[from].0, got[got.len() - 1].0));
             }
             open.for_each(&pool, |s| got.push((s.ts_ms, s.value.to_bits())));

@@ -1,5 +1,6 @@
 //! What the block layer asks of the metrics engine: an empty head, a cut, a merge, a check.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
@@ -9,7 +10,8 @@ use trilith_model::{Error, Result, Signal, TenantId, TimeRange, task};
 
 use crate::head::{MetricsHead, TenantHead};
 use crate::reader::BlockReader;
-use crate::writer::BlockWriter;
+use crate::samples::Samples;
+use crate::writer::{BlockWriter, Extras};
 use crate::{merge, order, reader};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -64,34 +66,52 @@ impl Engine for MetricsEngine {
 }
 
 fn cut_tenant(tenant: &TenantId, head: &TenantHead) -> Result<Vec<BlockDraft>> {
-    if head.time().is_empty() {
+    let mut metadata = head.metadata(None);
+    let mut exemplars = Vec::new();
+    head.with_exemplars(|all| all.for_each(|series, e| exemplars.push((series.clone(), e.clone()))));
+    if head.time().is_empty() && metadata.is_empty() && exemplars.is_empty() {
         return Ok(Vec::new());
     }
     let window = window_of(head);
-    let mut writers: BTreeMap<i64, BlockWriter> = BTreeMap::new();
-    let (mut times, mut values) = (Vec::new(), Vec::new());
+    let mut writers: BTreeMap<i64, (BlockWriter, Extras)> = BTreeMap::new();
+    let mut samples = Samples::default();
     for (labels, r) in head.sorted() {
-        times.clear();
-        values.clear();
-        head.read(r, TimeRange::ALL, &mut times, &mut values);
+        samples.clear();
+        head.read(r, TimeRange::ALL, &mut samples);
+        let times = &samples.times;
         let mut from = 0;
         while let Some(&first) = times.get(from) {
             let id = first.div_euclid(window);
             let to = from + times[from..].partition_point(|t| t.div_euclid(window) == id);
-            let writer = match writers.entry(id) {
-                std::collections::btree_map::Entry::Occupied(w) => w.into_mut(),
-                std::collections::btree_map::Entry::Vacant(v) => v.insert(BlockWriter::in_memory()?),
+            let (writer, _) = match writers.entry(id) {
+                Entry::Occupied(w) => w.into_mut(),
+                Entry::Vacant(v) => v.insert((BlockWriter::in_memory()?, Extras::default())),
             };
-            writer.add(labels.as_ref(), &times[from..to], &values[from..to])?;
+            writer.add(labels.as_ref(), samples.slice(from..to))?;
             from = to;
         }
     }
+    // Without samples what is left makes a block of its own, as old as the last push.
+    let newest = match writers.last_key_value() {
+        Some((id, _)) => *id,
+        None => {
+            writers.insert(0, (BlockWriter::in_memory()?, Extras::default()));
+            0
+        }
+    };
+    for (series, e) in exemplars {
+        let id = Some(e.ts_ms.div_euclid(window)).filter(|id| writers.contains_key(id));
+        if let Some((_, extras)) = writers.get_mut(&id.unwrap_or(newest)) {
+            extras.exemplars.insert(&series, &e);
+        }
+    }
     // The newest block carries what the head knows about metric families.
-    let metadata = head.metadata(None);
-    let newest = writers.last_key_value().map(|(id, _)| *id);
+    if let Some((_, extras)) = writers.get_mut(&newest) {
+        extras.metadata.append(&mut metadata);
+    }
     writers
-        .into_iter()
-        .map(|(id, w)| w.finish(tenant.clone(), if Some(id) == newest { &metadata } else { &[] }))
+        .into_values()
+        .map(|(w, extras)| w.finish(tenant.clone(), &extras, head.last_push()))
         .collect()
 }
 
@@ -122,6 +142,7 @@ async fn verify(block: &BlockHandle) -> Result<()> {
     let reader = BlockReader::open(block).await?;
     reader.verify_sections().await?;
     reader::read_metadata(block).await?;
+    reader::read_exemplars(block).await?;
     let (mut items, mut time) = (0u64, TimeRange::EMPTY);
     for i in 0..reader.page_count() {
         let stored = reader.fetch_pages(&[i]).await?.remove(0);
@@ -143,8 +164,7 @@ async fn verify(block: &BlockHandle) -> Result<()> {
             for slot in page.slots() {
                 let (p, at) = reader.locate_vector(slot.vector);
                 let times = vectors[&p].vector(at)?;
-                let mut values = Vec::new();
-                page.values(slot, times.len(), &mut values)?;
+                page.read(slot, &times, &mut Samples::default())?;
                 let range = TimeRange::new(times[0], times[times.len() - 1]);
                 if last.is_some_and(|(o, max)| o == slot.ordinal && max >= range.min) {
                     return Err(Error::corrupt(format!("runs of series {} overlap", slot.ordinal)));
@@ -164,7 +184,9 @@ async fn verify(block: &BlockHandle) -> Result<()> {
         time = time.union(t);
     }
     let meta = &block.meta;
-    if items != meta.items || (time.min, time.max) != (meta.time_min, meta.time_max) {
+    // A block of metadata or exemplars alone has the time of the push.
+    let in_time = items == 0 || (time.min, time.max) == (meta.time_min, meta.time_max);
+    if items != meta.items || !in_time {
         return Err(Error::corrupt(format!(
             "{items} samples in {}..={}, the manifest says {} in {}..={}",
             time.min, time.max, meta.items, meta.time_min, meta.time_max

@@ -1,8 +1,11 @@
 //! The parts of a metrics block. Format: docs/formats/metrics-block.md.
 
 pub(crate) mod directory;
+pub(crate) mod exemplars;
+pub(crate) mod histogram;
 pub(crate) mod metadata;
 pub(crate) mod page;
+pub(crate) mod rich;
 pub(crate) mod times;
 pub(crate) mod values;
 

@@ -3,11 +3,14 @@
 //! A tenant's index (label sets, postings) stands behind one lock that only a new series takes for writing; samples
 //! stand in `SHARDS` locks of many series each, so that queries and pushes rarely meet.
 //!
-//! Lock order: `tenants`, then a tenant's `index`, then one shard. No two shards at a time.
+//! Lock order: `tenants`, then a tenant's `index`, then one shard. No two shards at a time. `exemplars` and `metadata` are
+//! taken alone.
 //!
 //! Invariant: a ref that is in the index has its slot in its shard, because both are made under the index' lock.
 
+pub(crate) mod exemplars;
 pub(crate) mod pool;
+mod rich;
 pub(crate) mod series;
 
 use std::hash::BuildHasher as _;
@@ -17,10 +20,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use hashbrown::{HashMap, HashTable};
 use parking_lot::{Mutex, RwLock};
 use trilith_index::MemIndex;
-use trilith_model::{Labels, LabelsRef, MetricBatch, MetricMetadata, TenantId, TimeRange};
+use trilith_model::{
+    BatchSeriesView, Labels, LabelsRef, Limits, MetricBatch, MetricMetadata, SampleValue, TenantId, TimeRange,
+};
 
 use crate::format::metadata::MetadataSet;
 use crate::order;
+use crate::samples::{AnySample, Samples};
+use exemplars::Exemplars;
 use pool::Pool;
 use series::Series;
 
@@ -59,8 +66,11 @@ pub struct TenantHead {
     max_ms: AtomicI64,
     items: AtomicU64,
     metadata: Mutex<MetadataSet>,
+    exemplars: Mutex<Exemplars>,
     /// Series that admitted batches may still create.
     reserved: AtomicU64,
+    /// The clock at the last push, ms.
+    pushed_ms: AtomicI64,
     hasher: foldhash::fast::RandomState,
 }
 
@@ -139,11 +149,20 @@ impl MetricsHead {
 
     /// Adds a batch; every sample is taken. `refs` are those that [`TenantHead::find_all`] of this very head gave for
     /// the batch, if it was asked.
-    pub(crate) fn apply(&self, tenant: &TenantId, batch: &MetricBatch, refs: Option<&[Option<HeadSeriesRef>]>) {
+    pub(crate) fn apply(
+        &self,
+        tenant: &TenantId,
+        batch: &MetricBatch,
+        refs: Option<&[Option<HeadSeriesRef>]>,
+        now_ms: i64,
+    ) {
         let head = self.tenant_or_new(tenant);
+        head.pushed_ms.fetch_max(now_ms, Ordering::Relaxed);
         let bytes = head.append(batch, refs);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.items.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+        // Metadata and exemplars count, too: a head that has nothing else must not be thrown away.
+        let items = batch.sample_count() + batch.metadata.len() + batch.exemplars.len();
+        self.items.fetch_add(items as u64, Ordering::Relaxed);
     }
 }
 
@@ -156,7 +175,9 @@ impl Default for TenantHead {
             max_ms: AtomicI64::new(i64::MIN),
             items: AtomicU64::new(0),
             metadata: Mutex::default(),
+            exemplars: Mutex::new(Exemplars::new(Limits::default().exemplars_max as usize)),
             reserved: AtomicU64::new(0),
+            pushed_ms: AtomicI64::new(0),
             hasher: foldhash::fast::RandomState::default(),
         }
     }
@@ -183,6 +204,12 @@ impl TenantHead {
         TimeRange::new(self.min_ms.load(Ordering::Relaxed), self.max_ms.load(Ordering::Relaxed))
     }
 
+    /// The instant of the last push by the clock.
+    pub(crate) fn last_push(&self) -> TimeRange {
+        let at = self.pushed_ms.load(Ordering::Relaxed);
+        TimeRange::new(at, at)
+    }
+
     /// Samples, repetitions included.
     pub(crate) fn items(&self) -> u64 {
         self.items.load(Ordering::Relaxed)
@@ -201,8 +228,13 @@ impl TenantHead {
         self.hasher.hash_one(labels.as_packed())
     }
 
-    pub(crate) fn last(&self, r: HeadSeriesRef) -> Option<(i64, u64)> {
+    pub(crate) fn last(&self, r: HeadSeriesRef) -> Option<(i64, SampleValue)> {
         self.shards[r.shard()].lock().series[r.slot()].last()
+    }
+
+    /// Runs `f` on the exemplars; pushes with exemplars wait meanwhile.
+    pub(crate) fn with_exemplars<R>(&self, f: impl FnOnce(&mut Exemplars) -> R) -> R {
+        f(&mut self.exemplars.lock())
     }
 
     pub(crate) fn knows_metadata(&self, m: &MetricMetadata) -> bool {
@@ -219,9 +251,9 @@ impl TenantHead {
     }
 
     /// As [`Series::read`].
-    pub(crate) fn read(&self, r: HeadSeriesRef, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+    pub(crate) fn read(&self, r: HeadSeriesRef, range: TimeRange, out: &mut Samples) {
         let shard = self.shards[r.shard()].lock();
-        shard.series[r.slot()].read(&shard.pool, range, times, values);
+        shard.series[r.slot()].read(&shard.pool, range, out);
     }
 
     /// All refs, in the order of series inside a block, with their label sets.
@@ -259,25 +291,45 @@ impl TenantHead {
         debug_assert_eq!(refs.len(), batch.series_count());
         let mut grown = 0usize;
         let mut time = TimeRange::EMPTY;
-        for ((labels, samples), r) in batch.series().zip(refs) {
-            if samples.is_empty() {
+        for (view, r) in batch.views().zip(refs) {
+            if view.samples.is_empty() && view.histograms.is_empty() {
                 continue;
             }
-            let r = r.unwrap_or_else(|| self.find_or_create(labels, &mut grown));
+            let r = r.unwrap_or_else(|| self.find_or_create(view.labels, &mut grown));
             let shard = &mut *self.shards[r.shard()].lock();
             let before = shard.pool.bytes();
-            for &s in samples {
-                shard.series[r.slot()].append(&mut shard.pool, s);
+            let series = &mut shard.series[r.slot()];
+            if view.starts.is_empty() && view.histograms.is_empty() {
+                for &s in view.samples {
+                    series.append(&mut shard.pool, s);
+                }
+            } else {
+                for s in samples_of(&view) {
+                    series.append_any(&mut shard.pool, s);
+                }
             }
             grown += shard.pool.bytes() - before;
-            for s in samples {
-                time.extend(s.ts_ms);
+            for t in view.samples.iter().map(|s| s.ts_ms) {
+                time.extend(t);
+            }
+            for t in view.histograms.iter().map(|h| h.ts_ms) {
+                time.extend(t);
             }
         }
-        self.items.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+        self.items.fetch_add(batch.sample_count() as u64, Ordering::Relaxed);
         if !time.is_empty() {
             self.min_ms.fetch_min(time.min, Ordering::Relaxed);
             self.max_ms.fetch_max(time.max, Ordering::Relaxed);
+        }
+        if !batch.exemplars.is_empty() {
+            let mut exemplars = self.exemplars.lock();
+            for view in batch.views() {
+                grown += view
+                    .exemplars
+                    .iter()
+                    .map(|e| exemplars.insert(view.labels, e))
+                    .sum::<usize>();
+            }
         }
         if !batch.metadata.is_empty() {
             let mut metadata = self.metadata.lock();
@@ -307,6 +359,22 @@ impl TenantHead {
         shard.series.push(Series::default());
         r
     }
+}
+
+/// The samples of a series of a batch, floats first.
+fn samples_of<'a>(view: &BatchSeriesView<'a>) -> impl Iterator<Item = AnySample> + use<'a> {
+    let starts = view.starts.iter().copied().chain(std::iter::repeat(0));
+    let floats = view.samples.iter().zip(starts).map(|(s, start_ms)| AnySample {
+        ts_ms: s.ts_ms,
+        start_ms,
+        value: SampleValue::Float(s.value),
+    });
+    let histograms = view.histograms.iter().map(|h| AnySample {
+        ts_ms: h.ts_ms,
+        start_ms: h.start_ms,
+        value: SampleValue::Histogram(h.histogram.clone()),
+    });
+    floats.chain(histograms)
 }
 
 /// See [`TenantHead::reserve`].
@@ -344,7 +412,7 @@ mod tests {
         let head = MetricsHead::default();
         let t = TenantId::anonymous();
         for ts in 0..500 {
-            head.apply(&t, &batch(200, ts * 1000), None);
+            head.apply(&t, &batch(200, ts * 1000), None, 0);
         }
         let tenant = head.tenant(&t).unwrap();
         assert_eq!(tenant.series_count(), 200);
@@ -358,9 +426,9 @@ mod tests {
         );
         let refs = tenant.find_all(&batch(201, 0));
         assert_eq!(refs.iter().filter(|r| r.is_none()).count(), 1);
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        tenant.read(refs[7].unwrap(), TimeRange::new(1000, 3000), &mut times, &mut values);
-        assert_eq!((times, values), (vec![1000, 2000, 3000], vec![7.0; 3]));
+        let mut out = Samples::default();
+        tenant.read(refs[7].unwrap(), TimeRange::new(1000, 3000), &mut out);
+        assert_eq!((out.times, out.floats), (vec![1000, 2000, 3000], vec![7.0; 3]));
     }
 
     #[test]

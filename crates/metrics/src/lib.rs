@@ -11,8 +11,12 @@
 //!
 //! A head keeps each series as Gorilla chunks behind an index of its label sets. A cut sorts the series by (metric
 //! name, labels) and writes one block per tenant and aligned time window: pages of 64 neighbouring series, values in
-//! the cheapest of four encodings, timestamp vectors once per block however many series share them. Queries merge
+//! the cheapest of a few encodings, timestamp vectors once per block however many series share them. Queries merge
 //! heads and blocks series by series and hand out batches in which series of the same scrape share one vector.
+//!
+//! A series may hold floats and native histograms at different times. A series of floats alone pays nothing for that: the
+//! first histogram or start timestamp moves a series to the richer, slower representation, in the head and in a slot of a
+//! block. Exemplars are apart from samples: a ring per tenant in the head, a section of a block.
 //!
 //! Invariants
 //! - Values are bit-exact from push to answer, staleness markers and other NaNs included.
@@ -26,6 +30,8 @@
 //!
 //! Formats: docs/formats/metrics-block.md, docs/formats/metrics-wal.md, docs/formats/index.md.
 
+#[cfg(test)]
+mod arb;
 mod chunk;
 pub mod engine;
 mod format;
@@ -35,6 +41,7 @@ mod merge;
 mod order;
 mod query;
 mod reader;
+mod samples;
 mod store;
 mod wal_record;
 mod writer;

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use trilith_block::{BlockDraft, BlockHandle, Merge};
 use trilith_index::LabelIndex as _;
-use trilith_model::{Error, LabelsRef, Result, Sample, TenantId, task};
+use trilith_model::{Error, LabelsRef, Result, TenantId, TimeRange, task};
 
+use crate::format::exemplars::ExemplarSet;
 use crate::format::metadata::MetadataSet;
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
-use crate::head::series::last_of_each;
 use crate::order;
 use crate::reader::{self, BlockReader};
-use crate::writer::BlockWriter;
+use crate::samples::Samples;
+use crate::writer::{BlockWriter, Extras};
 
 /// Pages fetched at a time per input: some 500 KiB stored.
 const PAGES_PER_FETCH: usize = 16;
@@ -28,6 +29,9 @@ const TIMES_PAGES_MAX: usize = 48;
 const VECTOR_TIMES_MAX: usize = 256 << 10;
 /// Inputs larger than this in sum are spooled.
 const IN_MEMORY_BYTES_MAX: u64 = 32 << 20;
+
+/// Exemplars of a merged block, the newest ones. Tenants with a higher limit keep more until the first merge.
+const EXEMPLARS_MAX: usize = 100_000;
 
 /// Manifest fact: id of the newest block as cut from a head that this one contains.
 const FACT_NEWEST: &str = "newest";
@@ -51,11 +55,18 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
     let newest = age_key(newest);
     let tenant = TenantId::new(&inputs[0].meta.tenant)?;
     let mut metadata = MetadataSet::default();
+    let mut exemplars = ExemplarSet::default();
     let mut feeds = Vec::with_capacity(inputs.len());
     for block in &inputs {
         let named = |e: Error| e.context(format!("block {}", block.meta.id));
         for m in reader::read_metadata(block).await.map_err(named)? {
             metadata.insert(&m);
+        }
+        for (series, of) in reader::read_exemplars(block).await.map_err(named)?.iter() {
+            of.iter().for_each(|e| exemplars.insert(series, e));
+        }
+        if exemplars.len() > 2 * EXEMPLARS_MAX {
+            exemplars.trim(EXEMPLARS_MAX, job.keep_from);
         }
         feeds.push(Feed::new(
             BlockReader::open(block).await.map_err(named)?,
@@ -74,7 +85,7 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         feeds,
         writer,
         keep_from: job.keep_from,
-        samples: Vec::new(),
+        samples: Samples::default(),
     };
     loop {
         for feed in merger.feeds.iter_mut().filter(|f| !f.is_ready()) {
@@ -93,10 +104,18 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         }
     }
     let writer = merger.writer;
-    if writer.is_empty() {
+    exemplars.trim(EXEMPLARS_MAX, job.keep_from);
+    let extras = Extras {
+        metadata: metadata.entries(None),
+        exemplars,
+    };
+    if writer.is_empty() && extras.is_empty() {
         return Ok(Vec::new());
     }
-    let mut draft = task::background(move || writer.finish(tenant, &metadata.entries(None))).await??;
+    let time = inputs.iter().fold(TimeRange::EMPTY, |time, b| {
+        time.union(TimeRange::new(b.meta.time_min, b.meta.time_max))
+    });
+    let mut draft = task::background(move || writer.finish(tenant, &extras, time)).await??;
     draft.facts.insert(FACT_NEWEST.to_owned(), newest);
     Ok(vec![draft])
 }
@@ -106,7 +125,7 @@ struct Merger {
     feeds: Vec<Feed>,
     writer: BlockWriter,
     keep_from: Option<i64>,
-    samples: Vec<Sample>,
+    samples: Samples,
 }
 
 impl Merger {
@@ -131,15 +150,13 @@ impl Merger {
                         .map_err(|e| e.context(format!("block {}", f.name)))?;
                 }
             }
-            if let Some(from) = self.keep_from {
-                self.samples.retain(|s| s.ts_ms >= from);
+            if !self.samples.is_sorted() {
+                self.samples.sort_last_of_each();
             }
-            let (times, values) = if self.samples.is_sorted_by(|a, b| a.ts_ms < b.ts_ms) {
-                self.samples.iter().map(|s| (s.ts_ms, s.value)).unzip()
-            } else {
-                last_of_each(std::mem::take(&mut self.samples))
-            };
-            self.writer.add(labels.as_ref(), &times, &values)?;
+            if let Some(from) = self.keep_from {
+                self.samples.retain_from(from);
+            }
+            self.writer.add(labels.as_ref(), self.samples.as_ref())?;
         }
     }
 }
@@ -240,19 +257,11 @@ impl Feed {
     }
 
     /// Appends the samples of the front series and goes to the next one.
-    fn take(&mut self, out: &mut Vec<Sample>) -> Result<()> {
-        let mut values = Vec::new();
+    fn take(&mut self, out: &mut Samples) -> Result<()> {
         for i in 0..self.pages.len() {
             for slot in self.pages[i].1.slots_of(self.ordinal).to_vec() {
                 let times = self.vector(slot.vector)?;
-                values.clear();
-                self.pages[i].1.values(&slot, times.len(), &mut values)?;
-                out.extend(
-                    times
-                        .iter()
-                        .zip(&values)
-                        .map(|(&ts_ms, &value)| Sample { ts_ms, value }),
-                );
+                self.pages[i].1.read(&slot, &times, out)?;
             }
         }
         self.ordinal += 1;

@@ -14,10 +14,14 @@ use trilith_index::{BlockIndex, LabelIndex as _};
 use trilith_model::{Error, MetricMetadata, Result, TimeRange, task};
 
 use crate::format::directory::{PageEntry, TimesEntry, decode_pages, decode_times};
+use crate::format::exemplars::ExemplarSet;
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
 use crate::format::{bad, metadata};
-use crate::writer::{FILE, SECTION_DATA, SECTION_INDEX, SECTION_METADATA, SECTION_PAGES, SECTION_TIMES};
+use crate::samples::Samples;
+use crate::writer::{
+    FILE, SECTION_DATA, SECTION_EXEMPLARS, SECTION_INDEX, SECTION_METADATA, SECTION_PAGES, SECTION_TIMES,
+};
 
 /// An open block; shared by queries.
 pub(crate) struct BlockReader {
@@ -156,6 +160,19 @@ pub(crate) async fn read_metadata(block: &BlockHandle) -> Result<Vec<MetricMetad
     Ok(entries)
 }
 
+/// The exemplars of a block, none when it has none. Does not open the rest of it.
+///
+/// # Errors
+/// As `BlockReader::open`.
+pub(crate) async fn read_exemplars(block: &BlockHandle) -> Result<ExemplarSet> {
+    let container = Container::open(block, FILE).await?;
+    if container.section(SECTION_EXEMPLARS, 0).is_none() {
+        return Ok(ExemplarSet::default());
+    }
+    let bytes = container.read(SECTION_EXEMPLARS, 0).await?;
+    task::compute(move || ExemplarSet::decode(&bytes)).await?
+}
+
 /// Opens a block of untrusted bytes and reads everything in it; for fuzzing.
 pub(crate) fn fuzz(bytes: &[u8]) {
     use futures::FutureExt as _;
@@ -195,7 +212,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
             };
             let vector = reader.open_times(p, &stored).and_then(|t| t.vector(at));
             if let Ok(times) = vector {
-                let _ = page.values(slot, times.len(), &mut Vec::new());
+                let _ = page.read(slot, &times, &mut Samples::default());
             }
         }
     }
@@ -204,17 +221,42 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::writer::BlockWriter;
+    use crate::samples::{AnySample, SamplesRef};
+    use crate::writer::{BlockWriter, Extras};
     use trilith_block::FileBody;
-    use trilith_model::{Labels, TenantId};
+    use trilith_histogram::{FloatHistogram, Span};
+    use trilith_model::{Labels, SampleValue, TenantId};
+
+    fn histogram_at(ts_ms: i64) -> AnySample {
+        let mut h = FloatHistogram {
+            count: 3.0,
+            sum: 4.5,
+            ..FloatHistogram::default()
+        };
+        h.positive.spans.push(Span { offset: -1, length: 2 });
+        h.positive.counts = vec![1.0, 2.0];
+        AnySample {
+            ts_ms,
+            start_ms: 1,
+            value: SampleValue::Histogram(Arc::new(h)),
+        }
+    }
 
     fn block() -> Vec<u8> {
         let mut w = BlockWriter::in_memory().unwrap();
         for i in 0..3 {
-            let labels = Labels::from_pairs([("__name__", "m"), ("i", ["0", "1", "2"][i as usize])]);
-            w.add(labels.as_ref(), &[1, 2, 3 + i], &[1.0, 2.0, i as f64]).unwrap();
+            let labels = Labels::from_pairs([("__name__", "m"), ("i", ["0", "1", "2"][i])]);
+            let floats = SamplesRef::floats_only(&[1, 2, 10], &[1.0, 2.0, 3.0]);
+            let mut samples = Samples::default();
+            samples.extend(floats);
+            if i > 0 {
+                samples.push(histogram_at(20));
+            }
+            w.add(labels.as_ref(), samples.as_ref()).unwrap();
         }
-        let mut draft = w.finish(TenantId::anonymous(), &[]).unwrap();
+        let mut draft = w
+            .finish(TenantId::anonymous(), &Extras::default(), TimeRange::EMPTY)
+            .unwrap();
         match draft.files.remove(0).body {
             FileBody::Memory(b) => b.to_vec(),
             FileBody::Spooled(_) => unreachable!("written in memory"),
@@ -239,7 +281,7 @@ mod tests {
     fn series_must_come_in_order() {
         let mut w = BlockWriter::in_memory().unwrap();
         let labels = Labels::from_pairs([("__name__", "m")]);
-        w.add(labels.as_ref(), &[1], &[1.0]).unwrap();
-        assert!(w.add(labels.as_ref(), &[2], &[1.0]).is_err());
+        w.add(labels.as_ref(), SamplesRef::floats_only(&[1], &[1.0])).unwrap();
+        assert!(w.add(labels.as_ref(), SamplesRef::floats_only(&[2], &[1.0])).is_err());
     }
 }

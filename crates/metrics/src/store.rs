@@ -25,7 +25,7 @@ use crate::format::metadata::MetadataSet;
 use crate::head::MetricsHead;
 use crate::query::batch::Selection;
 use crate::query::plan::plan;
-use crate::query::{ReaderCache, ReaderWeight, Sources, labels, skip_damaged};
+use crate::query::{ReaderCache, ReaderWeight, Sources, exemplars, labels, skip_damaged};
 use crate::writer::FACT_METADATA;
 use crate::{reader, wal_record};
 
@@ -128,9 +128,10 @@ impl MetricsStore {
             return Ok(());
         };
         let (lsn, tenant) = (record.lsn.0, record.tenant.clone());
+        let now = self.inner.clock.now_ms();
         let applied = task::background(move || {
             let batch = wal_record::decode(&record.payload)?;
-            ticket.head().apply(&record.tenant, &batch, None);
+            ticket.head().apply(&record.tenant, &batch, None, now);
             Ok(())
         });
         let counters = &self.inner.counters;
@@ -287,8 +288,8 @@ impl SeriesSource for MetricsStore {
         .await
     }
 
-    async fn exemplars(&self, _ctx: &QueryContext, _request: ExemplarRequest) -> Result<Vec<SeriesExemplars>> {
-        Ok(Vec::new())
+    async fn exemplars(&self, ctx: &QueryContext, request: ExemplarRequest) -> Result<Vec<SeriesExemplars>> {
+        exemplars::exemplars(ctx, &self.inner.shard.view(), request).await
     }
 
     async fn metadata(&self, ctx: &QueryContext, family: Option<&str>) -> Result<Vec<MetricMetadata>> {

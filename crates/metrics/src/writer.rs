@@ -10,9 +10,11 @@ use trilith_index::IndexBuilder;
 use trilith_model::{Error, Labels, LabelsRef, MetricMetadata, Result, TenantId, TimeRange};
 
 use crate::format::directory::{Extent, PageEntry, TimesEntry, encode_pages, encode_times};
+use crate::format::exemplars::ExemplarSet;
 use crate::format::page::PageBuilder;
-use crate::format::{SLOT_SAMPLES_MAX, compress, metadata, times};
+use crate::format::{compress, metadata, rich, times};
 use crate::order;
+use crate::samples::SamplesRef;
 
 pub(crate) const FILE: &str = "metrics";
 
@@ -21,6 +23,7 @@ pub(crate) const SECTION_PAGES: u16 = 2;
 pub(crate) const SECTION_TIMES: u16 = 3;
 pub(crate) const SECTION_INDEX: u16 = 4;
 pub(crate) const SECTION_METADATA: u16 = 5;
+pub(crate) const SECTION_EXEMPLARS: u16 = 6;
 
 /// Encoded bytes after which a page of timestamp vectors ends.
 const TIMES_PAGE_BYTES: usize = 64 << 10;
@@ -30,6 +33,30 @@ const HOT_INDEX_BYTES_MAX: usize = 1 << 20;
 
 /// Manifest fact: number of metadata families entries, so that a query for metadata skips blocks without.
 pub(crate) const FACT_METADATA: &str = "metadata";
+
+/// Manifest fact: first and last time of the exemplars, ms.
+pub(crate) const FACT_EXEMPLARS: &str = "exemplars";
+
+/// The range that [`FACT_EXEMPLARS`] tells; everything when it cannot be read.
+pub(crate) fn exemplar_time(fact: &str) -> TimeRange {
+    let range = fact
+        .split_once(' ')
+        .and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
+    range.map_or(TimeRange::ALL, |(min, max)| TimeRange::new(min, max))
+}
+
+/// What a block holds besides samples.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) metadata: Vec<MetricMetadata>,
+    pub(crate) exemplars: ExemplarSet,
+}
+
+impl Extras {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.metadata.is_empty() && self.exemplars.is_empty()
+    }
+}
 
 /// Level of the index and the directories.
 const ZSTD_LEVEL: i32 = 3;
@@ -100,9 +127,8 @@ impl BlockWriter {
     ///
     /// # Errors
     /// `Internal` when the order is broken; those of the scratch file; `TooLarge`.
-    pub(crate) fn add(&mut self, labels: LabelsRef<'_>, times: &[i64], values: &[f64]) -> Result<()> {
-        debug_assert_eq!(times.len(), values.len());
-        if times.is_empty() {
+    pub(crate) fn add(&mut self, labels: LabelsRef<'_>, samples: SamplesRef<'_>) -> Result<()> {
+        if samples.is_empty() {
             return Ok(());
         }
         if !self.index.is_empty() && order::compare(self.last.as_ref(), labels).is_ge() {
@@ -110,7 +136,12 @@ impl BlockWriter {
         }
         self.last = labels.to_owned();
         let ordinal = self.index.add(labels)?;
-        for (times, values) in times.chunks(SLOT_SAMPLES_MAX).zip(values.chunks(SLOT_SAMPLES_MAX)) {
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let n = rich::slot_len(rest);
+            let slot = rest.slice(0..n);
+            rest = rest.slice(n..rest.len());
+            let times = slot.times;
             if self.page.is_full() {
                 self.end_page()?;
             }
@@ -118,12 +149,12 @@ impl BlockWriter {
                 self.page_first = ordinal;
             }
             let vector = self.times.number(times, &mut self.out)?;
-            self.page.push(ordinal, vector, values);
+            self.page.push(ordinal, vector, slot);
             self.page_last = ordinal;
             self.page_samples += times.len() as u64;
             self.page_time = self.page_time.union(TimeRange::new(times[0], times[times.len() - 1]));
         }
-        self.items += times.len() as u64;
+        self.items += samples.len() as u64;
         Ok(())
     }
 
@@ -142,9 +173,15 @@ impl BlockWriter {
         Ok(())
     }
 
+    /// `time` is that of a block without samples.
+    ///
     /// # Errors
     /// As `add`.
-    pub(crate) fn finish(mut self, tenant: TenantId, entries: &[MetricMetadata]) -> Result<BlockDraft> {
+    pub(crate) fn finish(mut self, tenant: TenantId, extras: &Extras, time: TimeRange) -> Result<BlockDraft> {
+        let Extras {
+            metadata: entries,
+            exemplars,
+        } = extras;
         if !self.page.is_empty() {
             self.end_page()?;
         }
@@ -166,6 +203,11 @@ impl BlockWriter {
             self.out.section(SECTION_METADATA, 0, &bytes, zstd)?;
             facts.insert(FACT_METADATA.to_owned(), entries.len().to_string());
         }
+        if !exemplars.is_empty() {
+            self.out.section(SECTION_EXEMPLARS, 0, &exemplars.encode(), zstd)?;
+            let TimeRange { min, max } = exemplars.time();
+            facts.insert(FACT_EXEMPLARS.to_owned(), format!("{min} {max}"));
+        }
         self.out.start_hot();
         self.out.section(SECTION_PAGES, 0, &pages, zstd)?;
         self.out.section(SECTION_TIMES, 0, &times, zstd)?;
@@ -175,7 +217,7 @@ impl BlockWriter {
         let file: BlockFile = self.out.finish(FILE)?;
         Ok(BlockDraft {
             tenant,
-            time: self.time,
+            time: if self.items == 0 { time } else { self.time },
             items: self.items,
             groups,
             files: vec![file],

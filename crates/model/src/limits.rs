@@ -25,6 +25,8 @@ pub struct Limits {
     pub structured_metadata_count_max: u32,
     /// Series in the head; 429.
     pub active_series_max: u64,
+    /// Exemplars kept in the head, and in each block; the oldest leave. Zero keeps none.
+    pub exemplars_max: u64,
     /// Streams in the head; 429.
     pub active_streams_max: u64,
     /// Traces in the head; gRPC ResourceExhausted.
@@ -59,6 +61,7 @@ impl Default for Limits {
             structured_metadata_bytes_max: 64 << 10,
             structured_metadata_count_max: 128,
             active_series_max: 5_000_000,
+            exemplars_max: 100_000,
             active_streams_max: 100_000,
             live_traces_max: 1_000_000,
             trace_bytes_max: 50 << 20,

@@ -2,14 +2,15 @@
 //!
 //! Before compression: `| slots uvarint | slot headers | payloads |`, slot header
 //! `| ordinal Δ uvarint (the first from the page's first ordinal) | vector varint Δ | payload length uvarint |`.
-//! A slot is a run of one series with one timestamp vector; payloads are those of `values`.
+//! A slot is a run of one series with one timestamp vector; payloads are those of `values` and `rich`.
 
 use std::ops::Range;
 
 use trilith_codec::{Reader, put_uvarint, put_varint};
 use trilith_model::{Error, Result};
 
-use super::{bad, values};
+use super::{bad, rich, values};
+use crate::samples::{Samples, SamplesRef};
 
 /// Slots of a page: enough that neighbours compress together, few enough that one series does not cost many.
 pub(crate) const PAGE_SLOTS_MAX: usize = 64;
@@ -36,7 +37,7 @@ impl PageBuilder {
     }
 
     /// Ordinals do not descend.
-    pub(crate) fn push(&mut self, ordinal: u32, vector: u32, run: &[f64]) {
+    pub(crate) fn push(&mut self, ordinal: u32, vector: u32, run: SamplesRef<'_>) {
         let delta = if self.slots == 0 {
             0
         } else {
@@ -45,7 +46,7 @@ impl PageBuilder {
         put_uvarint(&mut self.headers, u64::from(delta));
         put_varint(&mut self.headers, i64::from(vector) - i64::from(self.last_vector));
         let from = self.payloads.len();
-        values::encode(&mut self.payloads, run);
+        rich::encode(&mut self.payloads, run);
         put_uvarint(&mut self.headers, (self.payloads.len() - from) as u64);
         self.slots += 1;
         self.last_ordinal = ordinal;
@@ -137,7 +138,21 @@ impl Page {
         self.raw.len() + self.slots.len() * std::mem::size_of::<Slot>()
     }
 
-    /// Appends the `n` values of a slot, `n` being the length of its vector.
+    /// Whether the slot has histograms or start timestamps: then [`Page::values`] does not read it.
+    #[inline]
+    pub(crate) fn is_rich(&self, slot: &Slot) -> bool {
+        rich::is_rich(&self.raw[slot.payload.clone()])
+    }
+
+    /// Appends the samples of a slot of any kind; `times` are those of its vector.
+    ///
+    /// # Errors
+    /// `Corrupt`; `out` is unchanged then.
+    pub(crate) fn read(&self, slot: &Slot, times: &[i64], out: &mut Samples) -> Result<()> {
+        rich::decode(&self.raw[slot.payload.clone()], times, out)
+    }
+
+    /// Appends the `n` values of a slot of floats alone, `n` being the length of its vector.
     ///
     /// # Errors
     /// `Corrupt`; `out` is unchanged then.
@@ -161,7 +176,7 @@ mod tests {
             (10, 9, &[1e300]),
         ];
         for (o, v, run) in runs {
-            b.push(o, v, run);
+            b.push(o, v, SamplesRef::floats_only(&[1, 2][..run.len()], run));
         }
         let raw = b.finish();
         assert!(b.is_empty());

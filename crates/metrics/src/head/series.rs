@@ -1,9 +1,18 @@
 //! One series of a head.
+//!
+//! A series of floats costs what floats cost. The first histogram or start timestamp makes it a rich one: from then on all
+//! its samples go through [`Rich`], so that write order, which decides between equal timestamps, stays that of the chain.
 
-use trilith_model::{Sample, TimeRange};
+use std::sync::Arc;
+
+use trilith_histogram::FloatHistogram;
+use trilith_model::{Sample, SampleValue, TimeRange};
 
 use super::pool::Pool;
+use super::rich::Rich;
 use crate::chunk::{OpenChunk, SealedRef};
+use crate::format::histogram;
+use crate::samples::{AnySample, Samples, SamplesRef, last_of_each};
 
 /// Late samples kept plain before they are sorted and sealed into a chunk of their own.
 const LATE_SAMPLES_MAX: usize = 64;
@@ -12,44 +21,88 @@ const LATE_SAMPLES_MAX: usize = 64;
 /// are in the pool of the series' shard.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
+    /// Empty once the series is rich.
     open: OpenChunk,
     /// The newest sealed chunk.
     sealed: SealedRef,
     /// The newest sample, also right after a seal.
-    last: Option<(i64, u64)>,
+    last: Option<(i64, Newest)>,
     /// Rare, so it costs a pointer only.
-    late: Option<Box<Late>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// The value of the newest sample.
+#[derive(Clone, Copy, Debug)]
+enum Newest {
+    /// Its bits.
+    Float(u64),
+    /// In [`Rich::newest`].
+    Histogram,
 }
 
 #[derive(Debug)]
-struct Late {
-    sealed: SealedRef,
-    /// In write order; of equal times the later one counts.
-    open: Vec<Sample>,
+struct Rare {
+    late_sealed: SealedRef,
+    /// In write order; of equal times the later one counts. Empty once the series is rich.
+    late: Vec<Sample>,
+    rich: Option<Box<Rich>>,
+}
+
+/// Whether two values are the same sample pushed again.
+pub(crate) fn same_value(a: &SampleValue, b: &SampleValue) -> bool {
+    match (a, b) {
+        (SampleValue::Float(a), SampleValue::Float(b)) => a.to_bits() == b.to_bits(),
+        (SampleValue::Histogram(a), SampleValue::Histogram(b)) => histogram::same(a, b),
+        _ => false,
+    }
 }
 
 impl Series {
-    /// The newest sample by time: (ms, value bits).
-    pub(crate) fn last(&self) -> Option<(i64, u64)> {
-        self.last
+    /// The newest sample by time.
+    pub(crate) fn last(&self) -> Option<(i64, SampleValue)> {
+        let (t, newest) = self.last?;
+        let value = match newest {
+            Newest::Float(bits) => SampleValue::Float(f64::from_bits(bits)),
+            Newest::Histogram => SampleValue::Histogram(self.newest_histogram()?.clone()),
+        };
+        Some((t, value))
     }
 
-    /// Adds a sample. One that is not newer than all others goes to the late ones, except an exact repetition of
+    fn rich(&self) -> Option<&Rich> {
+        self.rare.as_ref()?.rich.as_deref()
+    }
+
+    fn newest_histogram(&self) -> Option<&Arc<FloatHistogram>> {
+        self.rich()?.newest.as_ref()
+    }
+
+    /// Adds a float. One that is not newer than all others goes to the late ones, except an exact repetition of
     /// the newest, which changes nothing.
     pub(crate) fn append(&mut self, pool: &mut Pool, s: Sample) {
+        if self.rich().is_some() {
+            let (ts_ms, value) = (s.ts_ms, SampleValue::Float(s.value));
+            return self.append_any(
+                pool,
+                AnySample {
+                    ts_ms,
+                    start_ms: 0,
+                    value,
+                },
+            );
+        }
         let bits = s.value.to_bits();
         match self.last {
-            Some((t, b)) if s.ts_ms == t && bits == b => {}
+            Some((t, Newest::Float(b))) if s.ts_ms == t && bits == b => {}
             Some((t, _)) if s.ts_ms <= t => {
                 if s.ts_ms == t {
                     // It replaces the newest one, so it is what a repetition is measured by.
-                    self.last = Some((t, bits));
+                    self.last = Some((t, Newest::Float(bits)));
                 }
                 self.append_late(pool, s);
             }
             _ => {
                 self.open.append(pool, s.ts_ms, s.value);
-                self.last = Some((s.ts_ms, bits));
+                self.last = Some((s.ts_ms, Newest::Float(bits)));
                 if self.open.is_full() {
                     self.sealed = self.open.seal(pool, self.sealed);
                 }
@@ -57,80 +110,161 @@ impl Series {
         }
     }
 
+    /// As `append`, for samples of all kinds.
+    pub(crate) fn append_any(&mut self, pool: &mut Pool, s: AnySample) {
+        if s.start_ms == 0
+            && self.rich().is_none()
+            && let SampleValue::Float(value) = s.value
+        {
+            return self.append(pool, Sample { ts_ms: s.ts_ms, value });
+        }
+        let last = self.last();
+        self.become_rich(pool);
+        let rare = self.rare.as_mut().expect("it is rich");
+        let rich = rare.rich.as_mut().expect("it is rich");
+        let newest = match &s.value {
+            SampleValue::Float(v) => Newest::Float(v.to_bits()),
+            SampleValue::Histogram(_) => Newest::Histogram,
+        };
+        match last {
+            Some((t, v)) if s.ts_ms == t && same_value(&v, &s.value) => {}
+            Some((t, _)) if s.ts_ms <= t => {
+                if s.ts_ms == t {
+                    self.last = Some((t, newest));
+                    rich.newest = match &s.value {
+                        SampleValue::Float(_) => None,
+                        SampleValue::Histogram(h) => Some(h.clone()),
+                    };
+                }
+                rare.late_sealed = rich.append_late(pool, s, rare.late_sealed);
+            }
+            _ => {
+                self.last = Some((s.ts_ms, newest));
+                self.sealed = rich.append(pool, &s, self.sealed);
+            }
+        }
+    }
+
+    fn become_rich(&mut self, pool: &mut Pool) {
+        if self.rich().is_some() {
+            return;
+        }
+        if self.open.range().is_some() {
+            self.sealed = self.open.seal(pool, self.sealed);
+        }
+        let rare = self.rare.get_or_insert_with(Default::default);
+        let mut rich = Box::<Rich>::default();
+        for s in std::mem::take(&mut rare.late) {
+            let (ts_ms, value) = (s.ts_ms, SampleValue::Float(s.value));
+            rare.late_sealed = rich.append_late(
+                pool,
+                AnySample {
+                    ts_ms,
+                    start_ms: 0,
+                    value,
+                },
+                rare.late_sealed,
+            );
+        }
+        rare.rich = Some(rich);
+    }
+
     fn append_late(&mut self, pool: &mut Pool, s: Sample) {
-        let late = self.late.get_or_insert_with(|| {
+        let rare = self.rare.get_or_insert_with(|| {
             pool.charge(LATE_SAMPLES_MAX * size_of::<Sample>() + 64);
-            Box::new(Late {
-                sealed: SealedRef::NONE,
-                open: Vec::new(),
-            })
+            Default::default()
         });
-        late.open.push(s);
-        if late.open.len() >= LATE_SAMPLES_MAX {
-            let (times, values) = last_of_each(std::mem::take(&mut late.open));
-            late.sealed = SealedRef::write(pool, late.sealed, &times, &values);
+        rare.late.push(s);
+        if rare.late.len() >= LATE_SAMPLES_MAX {
+            let (times, values) = last_of_each(std::mem::take(&mut rare.late));
+            rare.late_sealed = SealedRef::write(pool, rare.late_sealed, SamplesRef::floats_only(&times, &values));
         }
     }
 
     /// Calls `f` with time ranges that together hold every sample.
     pub(crate) fn for_each_range(&self, pool: &Pool, mut f: impl FnMut(TimeRange)) {
-        let late = self.late.as_deref();
-        let late_sealed = late.map_or(SealedRef::NONE, |l| l.sealed);
-        for c in self.sealed.chain(pool).chain(late_sealed.chain(pool)) {
+        for c in self.sealed.chain(pool) {
             f(c.range);
         }
         if let Some(range) = self.open.range() {
             f(range);
         }
-        for s in late.map_or(&[][..], |l| &l.open) {
+        let Some(rare) = &self.rare else { return };
+        for c in rare.late_sealed.chain(pool) {
+            f(c.range);
+        }
+        for s in &rare.late {
+            f(TimeRange::new(s.ts_ms, s.ts_ms));
+        }
+        let Some(rich) = &rare.rich else { return };
+        if let Some(range) = rich.range() {
+            f(range);
+        }
+        for s in &rich.late {
             f(TimeRange::new(s.ts_ms, s.ts_ms));
         }
     }
 
-    /// Appends the samples of the range to `times` and `values`: ascending, of equal times the one written last.
-    pub(crate) fn read(&self, pool: &Pool, range: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
-        let (from, values_from) = (times.len(), values.len());
-        let mut put = |s: Sample| {
-            if range.contains(s.ts_ms) {
-                times.push(s.ts_ms);
-                values.push(s.value);
-            }
-        };
+    /// Appends the samples of the range: ascending, of equal times the one written last. What `out` holds already takes
+    /// part in that, as written before.
+    pub(crate) fn read(&self, pool: &Pool, range: TimeRange, out: &mut Samples) {
+        let mut scratch = Samples::default();
         for c in self.sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
-            c.for_each(&mut put);
+            read_within(&mut scratch, range, out, |to| c.read(to));
         }
         if self.open.range().is_some_and(|r| range.overlaps(r)) {
-            self.open.for_each(pool, &mut put);
+            self.open.for_each(pool, |s| {
+                if range.contains(s.ts_ms) {
+                    out.push_float(s.ts_ms, s.value);
+                }
+            });
         }
-        let Some(late) = &self.late else { return };
+        let Some(rare) = &self.rare else { return };
+        if let Some(rich) = &rare.rich
+            && rich.range().is_some_and(|r| range.overlaps(r))
+        {
+            read_within(&mut scratch, range, out, |to| rich.read(to));
+        }
         // Late samples come last, so that a stable sort keeps them behind the ones they replace.
-        for c in late.sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
-            c.for_each(&mut put);
+        for c in rare.late_sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
+            read_within(&mut scratch, range, out, |to| c.read(to));
         }
-        late.open.iter().copied().for_each(&mut put);
-        if !times[from..].is_sorted_by(|a, b| a < b) {
-            let all = times.drain(from..).zip(values.drain(values_from..));
-            let (t, v) = last_of_each(all.map(|(ts_ms, value)| Sample { ts_ms, value }).collect());
-            times.extend(t);
-            values.extend(v);
+        for s in rare.late.iter().filter(|s| range.contains(s.ts_ms)) {
+            out.push_float(s.ts_ms, s.value);
+        }
+        for s in rare
+            .rich
+            .iter()
+            .flat_map(|r| &r.late)
+            .filter(|s| range.contains(s.ts_ms))
+        {
+            out.push(s.clone());
+        }
+        if !out.is_sorted() {
+            out.sort_last_of_each();
         }
     }
 }
 
-/// Sorts by time; of equal times the last one given stays.
-pub(crate) fn last_of_each(mut samples: Vec<Sample>) -> (Vec<i64>, Vec<f64>) {
-    samples.sort_by_key(|s| s.ts_ms);
-    let mut times: Vec<i64> = Vec::with_capacity(samples.len());
-    let mut values: Vec<f64> = Vec::with_capacity(samples.len());
-    for s in samples {
-        if times.last() == Some(&s.ts_ms) {
-            values.pop();
-            times.pop();
-        }
-        times.push(s.ts_ms);
-        values.push(s.value);
+/// Appends what `read` gives, as far as it is in the range. What is read ascends.
+fn read_within(scratch: &mut Samples, range: TimeRange, out: &mut Samples, read: impl FnOnce(&mut Samples)) {
+    scratch.clear();
+    read(scratch);
+    let from = scratch.times.partition_point(|&t| t < range.min);
+    let to = scratch.times.partition_point(|&t| t <= range.max);
+    if from < to {
+        out.extend(scratch.slice(from..to));
     }
-    (times, values)
+}
+
+impl Default for Rare {
+    fn default() -> Self {
+        Rare {
+            late_sealed: SealedRef::NONE,
+            late: Vec::new(),
+            rich: None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -160,12 +294,53 @@ mod tests {
             }
             let (a, b) = (a.min(b), a.max(b));
             for range in [TimeRange::ALL, TimeRange::new(a, b)] {
-                let (mut t, mut v) = (vec![-1], vec![-1.0, -1.0]);
-                series.read(&pool, range, &mut t, &mut v);
-                let got: Vec<(i64, f64)> = t.into_iter().skip(1).zip(v.into_iter().skip(2)).collect();
+                let mut out = Samples::default();
+                series.read(&pool, range, &mut out);
+                let got: Vec<(i64, f64)> = out.times.into_iter().zip(out.floats).collect();
                 let want: Vec<(i64, f64)> = model.range(range.min..=range.max).map(|(t, v)| (*t, *v)).collect();
                 prop_assert_eq!(got, want);
             }
         }
+
+        #[test]
+        fn any_samples_read_like_a_map(
+            samples in crate::arb::any_samples(300), ordered in any::<bool>(), a in 0i64..200, b in 0i64..200,
+        ) {
+            let mut samples = samples;
+            if ordered {
+                samples.sort_by_key(|s| s.ts_ms);
+            }
+            let (mut series, mut pool) = (Series::default(), Pool::default());
+            let mut model: BTreeMap<i64, AnySample> = BTreeMap::new();
+            for s in samples {
+                series.append_any(&mut pool, s.clone());
+                // An exact repetition of the newest sample changes nothing, not even the start.
+                let newest = model.last_key_value().is_some_and(|(t, n)| *t == s.ts_ms && same_value(&n.value, &s.value));
+                if !newest {
+                    model.insert(s.ts_ms, s);
+                }
+                let (t, last) = series.last().expect("it has a sample");
+                let (want_t, want) = model.last_key_value().expect("it has a sample");
+                prop_assert!(t == *want_t && same_value(&last, &want.value));
+            }
+            let (a, b) = (a.min(b), a.max(b));
+            for range in [TimeRange::ALL, TimeRange::new(a, b)] {
+                let mut out = Samples::default();
+                series.read(&pool, range, &mut out);
+                let got: Vec<_> = out.as_ref().iter().map(|s| crate::arb::plain(&s)).collect();
+                let want: Vec<_> = model.range(range.min..=range.max).map(|(_, s)| crate::arb::plain(s)).collect();
+                prop_assert_eq!(got, want);
+            }
+            let mut all = TimeRange::EMPTY;
+            series.for_each_range(&pool, |r| all = all.union(r));
+            for t in model.keys() {
+                prop_assert!(all.contains(*t));
+            }
+        }
+    }
+
+    #[test]
+    fn a_series_of_floats_does_not_grow() {
+        assert!(size_of::<Series>() <= 120, "{} bytes", size_of::<Series>());
     }
 }

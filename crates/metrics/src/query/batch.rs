@@ -2,7 +2,8 @@
 //!
 //! Per block: the value pages of the wanted series in one round of coalesced reads, then the timestamp pages they
 //! name. Most series of a run have the same parts on the same timestamp vectors, so the joined vector is worked out once
-//! per combination and only values are decoded per series.
+//! per combination and only values are decoded per series. Series with histograms or start timestamps, those in heads, and
+//! those whose parts overlap go the longer way through a list of samples.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher as _;
@@ -15,7 +16,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use hashbrown::{HashMap, HashTable};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use trilith_model::{Error, ErrorKind, Result, Sample, TimeRange, task};
+use trilith_histogram::FloatHistogram;
+use trilith_model::{Error, ErrorKind, Result, SampleValue, TimeRange, task};
 use trilith_query::{BatchColumn, QueryContext, QueryStats, Reservation, SeriesBatch, ValueColumn};
 
 use super::plan::{Plan, PlannedSeries};
@@ -23,7 +25,7 @@ use super::{FAN_OUT, skip_damaged};
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
 use crate::head::HeadSeriesRef;
-use crate::head::series::last_of_each;
+use crate::samples::{Samples, histogram_bytes};
 
 /// Open timestamp pages that a query keeps from run to run.
 const TIMES_PAGES_KEPT: usize = 128;
@@ -222,13 +224,14 @@ impl Selection {
             vectors: HashMap::default(),
             hasher: foldhash::fast::RandomState::default(),
             scratch: Vec::new(),
-            times: Vec::new(),
+            slot: Samples::default(),
+            samples: Samples::default(),
         };
         for (i, s) in self.plan.series[run].iter().enumerate() {
             if i % 32 == 0 {
                 self.ctx.check()?;
             }
-            let before = a.batch.floats.len();
+            let before = (a.batch.floats.len(), a.batch.mixed.len(), a.batch.starts.len());
             if let Err(e) = a.add(s) {
                 if e.kind != ErrorKind::Corrupt {
                     return Err(e);
@@ -237,14 +240,16 @@ impl Selection {
                 tracing::error!(series = %s.labels, error = %e, "series cannot be decoded and is left out");
                 self.ctx
                     .warn(format!("series {} cannot be decoded and is left out: {e}", s.labels));
-                a.batch.floats.truncate(before);
+                a.batch.floats.truncate(before.0);
+                a.batch.mixed.truncate(before.1);
+                a.batch.starts.truncate(before.2);
             }
-            self.count_samples((a.batch.floats.len() - before) as u64)?;
+            self.count_samples((a.batch.sample_count() - before.0 - before.1) as u64)?;
         }
         let mut batch = a.batch;
         batch.columns.sort_by_key(|c| c.times_idx);
         QueryStats::add(&self.ctx.stats.series, batch.columns.len() as u64);
-        QueryStats::add(&self.ctx.stats.samples, batch.floats.len() as u64);
+        QueryStats::add(&self.ctx.stats.samples, batch.sample_count() as u64);
         Ok(batch)
     }
 
@@ -255,7 +260,8 @@ impl Selection {
             return Err(Error::new(
                 ErrorKind::Execution,
                 format!(
-                    "query processing would load too many samples into memory in query execution: more than {max}                      (limits.query-samples)"
+                    "query processing would load too many samples into memory in query execution: more than {max} \
+                     (limits.query-samples)"
                 ),
             ));
         }
@@ -293,7 +299,8 @@ struct Assembler<'a> {
     hasher: foldhash::fast::RandomState,
     /// Reused from series to series.
     scratch: Vec<f64>,
-    times: Vec<i64>,
+    slot: Samples,
+    samples: Samples,
 }
 
 impl<'a> Assembler<'a> {
@@ -314,7 +321,8 @@ impl<'a> Assembler<'a> {
                 runs.extend(page.slots_of(ordinal).iter().map(|slot| Run { part, page, slot }));
             }
         }
-        if in_heads || !self.add_joined(s, &runs)? {
+        let rich = runs.iter().any(|r| r.page.is_rich(r.slot));
+        if in_heads || rich || !self.add_joined(s, &runs)? {
             self.add_merged(s, &runs)?;
         }
         Ok(())
@@ -358,55 +366,96 @@ impl<'a> Assembler<'a> {
             self.values(r)?;
         }
         debug_assert_eq!(self.batch.floats.len() - from, n);
-        self.push(s, times_idx, from);
+        self.batch.columns.push(BatchColumn {
+            labels: s.labels.clone(),
+            times_idx,
+            values: ValueColumn::Float(from..self.batch.floats.len()),
+            starts: None,
+        });
         Ok(true)
     }
 
     /// The general way: everything in one list, sorted, of equal times the one written last.
     fn add_merged(&mut self, s: &PlannedSeries, runs: &[Run<'_>]) -> Result<()> {
-        let mut times = std::mem::take(&mut self.times);
-        times.clear();
-        let from = self.batch.floats.len();
+        let mut samples = std::mem::take(&mut self.samples);
+        samples.clear();
         for r in runs {
-            let v = self.vector(r)?;
-            times.extend_from_slice(&v.times[v.range]);
-            self.values(r)?;
+            self.read(r, &mut samples)?;
         }
         let plan = &self.selection.plan;
         for &(source, ordinal) in &s.parts {
             if let Some(n) = (source as usize).checked_sub(plan.sources.blocks.len()) {
-                let head = &plan.sources.heads[n];
-                head.read(HeadSeriesRef(ordinal), plan.range, &mut times, &mut self.batch.floats);
+                let before = samples.histograms.len();
+                plan.sources.heads[n].read(HeadSeriesRef(ordinal), plan.range, &mut samples);
+                // Repeated samples may have shortened the list.
+                self.book(samples.histograms.get(before..).unwrap_or_default())?;
             }
         }
-        if !times.is_empty() {
-            if !times.is_sorted_by(|a, b| a < b) {
-                let values = self.batch.floats.drain(from..);
-                let all = times
-                    .iter()
-                    .zip(values)
-                    .map(|(&ts_ms, value)| Sample { ts_ms, value })
-                    .collect();
-                let values;
-                (times, values) = last_of_each(all);
-                self.batch.floats.extend(values);
-            }
-            self.memory.grow(times.len() * 8 + std::mem::size_of::<BatchColumn>())?;
-            let times_idx = self.intern(&times)?;
-            self.push(s, times_idx, from);
+        if !samples.is_sorted() {
+            samples.sort_last_of_each();
         }
-        self.times = times;
+        if !samples.is_empty() {
+            self.push_samples(s, &samples)?;
+        }
+        self.samples = samples;
         Ok(())
     }
 
-    fn push(&mut self, s: &PlannedSeries, times_idx: u32, from: usize) {
-        let run = from..self.batch.floats.len();
+    /// Adds a column of all of the samples, which ascend.
+    fn push_samples(&mut self, s: &PlannedSeries, samples: &Samples) -> Result<()> {
+        let (n, all) = (samples.len(), samples.as_ref());
+        let mixed = all.histogram_count() > 0;
+        let each = if mixed { size_of::<SampleValue>() } else { 8 } + if all.has_starts() { 8 } else { 0 };
+        self.memory.grow(n * each + size_of::<BatchColumn>())?;
+        let times_idx = self.intern(&samples.times)?;
+        let values = if mixed {
+            let from = self.batch.mixed.len();
+            self.batch.mixed.extend(all.values());
+            ValueColumn::Mixed(from..self.batch.mixed.len())
+        } else {
+            let from = self.batch.floats.len();
+            self.batch.floats.extend_from_slice(&samples.floats);
+            ValueColumn::Float(from..self.batch.floats.len())
+        };
+        let starts = all.has_starts().then(|| {
+            let from = self.batch.starts.len();
+            self.batch.starts.extend_from_slice(all.starts);
+            from..self.batch.starts.len()
+        });
         self.batch.columns.push(BatchColumn {
             labels: s.labels.clone(),
             times_idx,
-            values: ValueColumn::Float(run),
-            starts: None,
+            values,
+            starts,
         });
+        Ok(())
+    }
+
+    /// Books decoded histograms. Those that a later sample replaces stay booked: they are few.
+    fn book(&mut self, histograms: &[(u32, Arc<FloatHistogram>)]) -> Result<()> {
+        if histograms.is_empty() {
+            return Ok(());
+        }
+        self.memory
+            .grow(histograms.iter().map(|(_, h)| histogram_bytes(h)).sum())
+    }
+
+    /// Appends a run's samples of any kind within the range.
+    fn read(&mut self, r: &Run<'_>, out: &mut Samples) -> Result<()> {
+        let v = self.vector(r)?;
+        if v.range.is_empty() {
+            return Ok(());
+        }
+        let before = out.histograms.len();
+        if v.range.len() == v.times.len() {
+            r.page.read(r.slot, &v.times, out)?;
+        } else {
+            self.slot.clear();
+            r.page.read(r.slot, &v.times, &mut self.slot)?;
+            out.extend(self.slot.slice(v.range));
+            self.slot.clear();
+        }
+        self.book(&out.histograms[before..])
     }
 
     /// Appends a run's values within the range to the batch.

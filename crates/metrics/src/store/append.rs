@@ -5,10 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trilith_model::{Appended, ErrorKind, LabelsRef, MetricBatch, Rejection, Result, Sample, Signal, TenantId, task};
+use trilith_model::{
+    Appended, BatchSeriesView, ErrorKind, Exemplar, LabelsRef, Limits, MetricBatch, Rejection, Result, SampleValue,
+    Signal, TenantId, task,
+};
 
 use super::{Inner, MetricsStore};
-use crate::head::{HeadSeriesRef, MetricsHead, SeriesReservation};
+use crate::format::histogram;
+use crate::head::exemplars::{Verdict, judge};
+use crate::head::series::same_value;
+use crate::head::{HeadSeriesRef, MetricsHead, SeriesReservation, TenantHead};
 use crate::wal_record;
 
 /// Samples from which on a batch's CPU work leaves the I/O thread: below, the hand-over costs more than the work.
@@ -27,7 +33,7 @@ struct Admitted {
 
 impl MetricsStore {
     pub(super) async fn append_batch(&self, tenant: &TenantId, batch: MetricBatch) -> Result<Appended> {
-        let items = batch.samples.len();
+        let items = batch.sample_count();
         let (inner, id) = (self.inner.clone(), tenant.clone());
         let admitted = cpu(items, move || inner.admit(&id, batch)).await??;
         let answer = admitted.answer.clone();
@@ -72,10 +78,11 @@ impl Inner {
             Ok((lsn.0, pending))
         })?;
         pending.durable().await?;
-        cpu(batch.samples.len(), move || {
+        let now = self.clock.now_ms();
+        cpu(batch.sample_count(), move || {
             // A cut may have come between: then the refs mean nothing.
             let refs = Arc::ptr_eq(ticket.head(), &head).then_some(refs.as_slice());
-            ticket.head().apply(&tenant, &batch, refs);
+            ticket.head().apply(&tenant, &batch, refs, now);
             drop(reservation);
         })
         .await
@@ -90,89 +97,68 @@ impl Inner {
         let part = head.tenant_or_new(tenant);
         let refs = part.find_all(&batch);
 
-        let oldest = match limits.max_sample_age {
-            Duration::ZERO => i64::MIN,
-            age => now.saturating_sub(ms(age)),
-        };
-        let newest = match limits.max_sample_future {
-            Duration::ZERO => i64::MAX,
-            ahead => now.saturating_add(ms(ahead)),
-        };
-        let creates = refs.iter().filter(|r| r.is_none()).count() as u64;
+        let mut judge = Judge::new(&limits, now);
+        let creates = batch
+            .views()
+            .zip(&refs)
+            .filter(|(s, r)| r.is_none() && has_samples(s))
+            .count() as u64;
         // Booked first and counted after, so that batches that come together do not both take the last place.
         let reservation = (creates > 0).then(|| part.reserve(creates));
         let mut room = match limits.active_series_max {
             0 => u64::MAX,
             max => max.saturating_sub(part.active_series().saturating_sub(creates)),
         };
+        if !batch.exemplars.is_empty() {
+            let max = usize::try_from(limits.exemplars_max).unwrap_or(usize::MAX);
+            part.with_exemplars(|e| e.set_max(max));
+        }
 
-        let mut refused = Refused::default();
-        let mut accepted = 0u64;
         // Filled only when something is left out.
         let mut kept: Option<(MetricBatch, Vec<Option<HeadSeriesRef>>)> = None;
-        let mut keep: Vec<Sample> = Vec::new();
-        for (i, ((labels, samples), &r)) in batch.series().zip(&refs).enumerate() {
+        let mut keep = Kept::default();
+        for (i, (view, &r)) in batch.views().zip(&refs).enumerate() {
             keep.clear();
-            if r.is_none() && !samples.is_empty() {
-                if room == 0 {
-                    refused.add(Reason::SeriesLimit, samples.len() as u64, || {
-                        format!(
-                            "per-tenant limit of {} active series exceeded for {tenant}, first refused series {labels} \
-                             (limits.active-series)",
-                            limits.active_series_max
-                        )
-                    });
-                    copy_before(&mut kept, &batch, &refs, i);
-                    continue;
+            let mut is_refused = false;
+            if r.is_none() && has_samples(&view) {
+                is_refused = room == 0;
+                room = room.saturating_sub(1);
+            }
+            if is_refused {
+                let n = view.samples.len() + view.histograms.len();
+                judge.refused.add(Reason::SeriesLimit, n as u64, || {
+                    format!(
+                        "per-tenant limit of {} active series exceeded for {tenant}, first refused series {} \
+                         (limits.active-series)",
+                        limits.active_series_max, view.labels
+                    )
+                });
+            } else {
+                judge.samples(&view, r.and_then(|r| part.last(r)), &mut keep);
+                judge.exemplars(&view, &part, &mut keep);
+            }
+            if keep.is_whole(&view) {
+                if let Some((out, out_refs)) = &mut kept {
+                    copy(out, &view);
+                    out_refs.push(r);
                 }
-                room -= 1;
+                continue;
             }
-            let mut last = r.and_then(|r| part.last(r));
-            for &s in samples {
-                let bits = s.value.to_bits();
-                if s.ts_ms < oldest {
-                    refused.add(Reason::TooOld, 1, || {
-                        about(
-                            labels,
-                            s,
-                            &format!("older than limits.max-sample-age ({:?})", limits.max_sample_age),
-                        )
-                    });
-                } else if s.ts_ms > newest {
-                    refused.add(Reason::TooNew, 1, || {
-                        about(
-                            labels,
-                            s,
-                            &format!(
-                                "further ahead than limits.max-sample-future ({:?})",
-                                limits.max_sample_future
-                            ),
-                        )
-                    });
-                } else if let Some((_, known)) = last.filter(|l| l.0 == s.ts_ms) {
-                    if known == bits {
-                        accepted += 1;
-                    } else {
-                        refused.add(Reason::Duplicate, 1, || {
-                            about(labels, s, "duplicate sample for timestamp with another value")
-                        });
-                    }
-                } else {
-                    accepted += 1;
-                    keep.push(s);
-                    if last.is_none_or(|l| l.0 < s.ts_ms) {
-                        last = Some((s.ts_ms, bits));
-                    }
+            let (out, out_refs) = kept.get_or_insert_with(|| {
+                // All before were kept whole.
+                let mut out = MetricBatch::default();
+                batch.views().take(i).for_each(|before| copy(&mut out, &before));
+                (out, refs[..i].to_vec())
+            });
+            if !keep.is_empty() {
+                for &k in &keep.samples {
+                    out.push_started(view.samples[k], view.starts.get(k).copied().unwrap_or(0));
                 }
-            }
-            if keep.len() < samples.len() {
-                copy_before(&mut kept, &batch, &refs, i);
-            }
-            if let Some((out, out_refs)) = &mut kept
-                && !keep.is_empty()
-            {
-                out.samples.extend_from_slice(&keep);
-                out.finish_series(labels);
+                out.histograms
+                    .extend(keep.histograms.iter().map(|&k| view.histograms[k].clone()));
+                out.exemplars
+                    .extend(keep.exemplars.iter().map(|&k| view.exemplars[k].clone()));
+                out.finish_series(view.labels);
                 out_refs.push(r);
             }
         }
@@ -189,11 +175,8 @@ impl Inner {
         } else {
             Bytes::from(wal_record::encode(&batch)?)
         };
-        let answer = Appended {
-            accepted,
-            rejections: refused.into_rejections(),
-            ..Appended::default()
-        };
+        let mut answer = judge.answer;
+        answer.rejections = judge.refused.into_rejections();
         Ok(Admitted {
             batch,
             head,
@@ -205,30 +188,176 @@ impl Inner {
     }
 }
 
-/// On the first thing left out: starts the reduced batch with the series before `i`, all of which were kept whole.
-fn copy_before(
-    kept: &mut Option<(MetricBatch, Vec<Option<HeadSeriesRef>>)>,
-    batch: &MetricBatch,
-    refs: &[Option<HeadSeriesRef>],
-    i: usize,
-) {
-    if kept.is_some() {
-        return;
+fn has_samples(view: &BatchSeriesView<'_>) -> bool {
+    !view.samples.is_empty() || !view.histograms.is_empty()
+}
+
+fn copy(out: &mut MetricBatch, view: &BatchSeriesView<'_>) {
+    if view.starts.is_empty() && out.starts.is_empty() {
+        out.samples.extend_from_slice(view.samples);
+    } else {
+        let starts = view.starts.iter().copied().chain(std::iter::repeat(0));
+        for (&s, start_ms) in view.samples.iter().zip(starts) {
+            out.push_started(s, start_ms);
+        }
     }
-    let mut out = MetricBatch::default();
-    for (labels, samples) in batch.series().take(i) {
-        out.samples.extend_from_slice(samples);
-        out.finish_series(labels);
+    out.histograms.extend_from_slice(view.histograms);
+    out.exemplars.extend_from_slice(view.exemplars);
+    out.finish_series(view.labels);
+}
+
+/// What is kept of one series, by position.
+#[derive(Default)]
+struct Kept {
+    samples: Vec<usize>,
+    histograms: Vec<usize>,
+    exemplars: Vec<usize>,
+}
+
+impl Kept {
+    fn clear(&mut self) {
+        self.samples.clear();
+        self.histograms.clear();
+        self.exemplars.clear();
     }
-    *kept = Some((out, refs[..i].to_vec()));
+
+    fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.histograms.is_empty() && self.exemplars.is_empty()
+    }
+
+    fn is_whole(&self, view: &BatchSeriesView<'_>) -> bool {
+        self.samples.len() == view.samples.len()
+            && self.histograms.len() == view.histograms.len()
+            && self.exemplars.len() == view.exemplars.len()
+    }
+}
+
+/// Decides sample by sample.
+struct Judge<'a> {
+    limits: &'a Limits,
+    oldest: i64,
+    newest: i64,
+    refused: Refused,
+    answer: Appended,
+}
+
+impl<'a> Judge<'a> {
+    fn new(limits: &'a Limits, now: i64) -> Self {
+        Judge {
+            limits,
+            oldest: match limits.max_sample_age {
+                Duration::ZERO => i64::MIN,
+                age => now.saturating_sub(ms(age)),
+            },
+            newest: match limits.max_sample_future {
+                Duration::ZERO => i64::MAX,
+                ahead => now.saturating_add(ms(ahead)),
+            },
+            refused: Refused::default(),
+            answer: Appended::default(),
+        }
+    }
+
+    /// `last`: the newest sample of the series.
+    fn samples(&mut self, view: &BatchSeriesView<'_>, mut last: Option<(i64, SampleValue)>, keep: &mut Kept) {
+        for (k, s) in view.samples.iter().enumerate() {
+            if self.sample(view.labels, s.ts_ms, SampleValue::Float(s.value), &mut last) {
+                keep.samples.push(k);
+            }
+        }
+        for (k, h) in view.histograms.iter().enumerate() {
+            if let Some(why) = histogram::refusal(&h.histogram) {
+                self.refused
+                    .add(Reason::Histogram, 1, || about(view.labels, h.ts_ms, why));
+                continue;
+            }
+            let before = self.answer.accepted;
+            if self.sample(
+                view.labels,
+                h.ts_ms,
+                SampleValue::Histogram(h.histogram.clone()),
+                &mut last,
+            ) {
+                keep.histograms.push(k);
+            }
+            self.answer.histograms += self.answer.accepted - before;
+        }
+    }
+
+    /// Whether to keep it; an exact repetition is accepted and not kept.
+    #[inline]
+    fn sample(
+        &mut self,
+        labels: LabelsRef<'_>,
+        ts_ms: i64,
+        value: SampleValue,
+        last: &mut Option<(i64, SampleValue)>,
+    ) -> bool {
+        if ts_ms < self.oldest {
+            let age = self.limits.max_sample_age;
+            self.refused.add(Reason::TooOld, 1, || {
+                about(labels, ts_ms, &format!("older than limits.max-sample-age ({age:?})"))
+            });
+            return false;
+        }
+        if ts_ms > self.newest {
+            let ahead = self.limits.max_sample_future;
+            self.refused.add(Reason::TooNew, 1, || {
+                about(
+                    labels,
+                    ts_ms,
+                    &format!("further ahead than limits.max-sample-future ({ahead:?})"),
+                )
+            });
+            return false;
+        }
+        match last {
+            Some((t, known)) if *t == ts_ms => {
+                if same_value(known, &value) {
+                    self.answer.accepted += 1;
+                } else {
+                    self.refused.add(Reason::Duplicate, 1, || {
+                        about(labels, ts_ms, "duplicate sample for timestamp with another value")
+                    });
+                }
+                return false;
+            }
+            Some((t, _)) if *t > ts_ms => {}
+            _ => *last = Some((ts_ms, value)),
+        }
+        self.answer.accepted += 1;
+        true
+    }
+
+    /// What is not kept is no rejection.
+    fn exemplars(&mut self, view: &BatchSeriesView<'_>, part: &TenantHead, keep: &mut Kept) {
+        if view.exemplars.is_empty() || self.limits.exemplars_max == 0 {
+            return;
+        }
+        let mut newest: Option<Exemplar> = part.with_exemplars(|e| e.newest(view.labels).cloned());
+        for (k, e) in view.exemplars.iter().enumerate() {
+            if e.ts_ms < self.oldest || e.ts_ms > self.newest {
+                continue;
+            }
+            match judge(newest.as_ref(), e) {
+                Verdict::New => {
+                    keep.exemplars.push(k);
+                    newest = Some(e.clone());
+                    self.answer.exemplars += 1;
+                }
+                Verdict::Known => self.answer.exemplars += 1,
+                Verdict::Old => {}
+            }
+        }
+    }
 }
 
 fn ms(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn about(labels: LabelsRef<'_>, s: Sample, why: &str) -> String {
-    format!("{why}: series {labels}, timestamp {} ms", s.ts_ms)
+fn about(labels: LabelsRef<'_>, ts_ms: i64, why: &str) -> String {
+    format!("{why}: series {labels}, timestamp {ts_ms} ms")
 }
 
 /// Why samples are refused; the names are those of Mimir's discarded samples.
@@ -238,13 +367,14 @@ enum Reason {
     TooOld,
     TooNew,
     Duplicate,
+    Histogram,
 }
 
 impl Reason {
     fn kind(self) -> ErrorKind {
         match self {
             Reason::SeriesLimit => ErrorKind::LimitExceeded,
-            Reason::TooOld | Reason::TooNew | Reason::Duplicate => ErrorKind::Invalid,
+            Reason::TooOld | Reason::TooNew | Reason::Duplicate | Reason::Histogram => ErrorKind::Invalid,
         }
     }
 
@@ -254,6 +384,7 @@ impl Reason {
             Reason::TooOld => "sample_too_old",
             Reason::TooNew => "too_far_in_future",
             Reason::Duplicate => "new_value_for_timestamp",
+            Reason::Histogram => "invalid_native_histogram",
         }
     }
 }

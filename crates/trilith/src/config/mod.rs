@@ -248,6 +248,7 @@ impl Resolver<'_> {
             structured_metadata_bytes_max: get("limits.structured-metadata-size"),
             structured_metadata_count_max: narrow(get("limits.structured-metadata-count")),
             active_series_max: get("limits.active-series"),
+            exemplars_max: get("limits.exemplars"),
             active_streams_max: get("limits.active-streams"),
             live_traces_max: get("limits.live-traces"),
             trace_bytes_max: get("limits.trace-size"),

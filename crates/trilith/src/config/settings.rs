@@ -250,6 +250,12 @@ pub const SETTINGS: &[Setting] = &[
         "Metric series in memory. 0: no limit.",
     ),
     limit(
+        "limits.exemplars",
+        Kind::Count,
+        "100000",
+        "Exemplars in memory, and in each block; the oldest leave. 0: none are kept.",
+    ),
+    limit(
         "limits.active-streams",
         Kind::Count,
         "100000",
