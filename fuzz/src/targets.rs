@@ -28,6 +28,7 @@ targets! {
     ingest_otlp_traces_json: trilith_ingest::fuzzing::otlp_traces_json, trilith_ingest::fuzzing::seeds::otlp_traces_json;
     ingest_otlp_traces_protobuf: trilith_ingest::fuzzing::otlp_traces_protobuf, trilith_ingest::fuzzing::seeds::otlp_traces_protobuf;
     ingest_remote_write: trilith_ingest::fuzzing::remote_write, trilith_ingest::fuzzing::seeds::remote_write;
+    ingest_remote_write_v2: trilith_ingest::fuzzing::remote_write_v2, trilith_ingest::fuzzing::seeds::remote_write_v2;
     wal_segment: trilith_wal::fuzzing::segment, trilith_wal::fuzzing::seeds;
     wal_frames: trilith_wal::fuzzing::frames, trilith_wal::fuzzing::frame_seeds;
     container: crate::manifest::container, crate::manifest::container_seeds;

@@ -12,6 +12,7 @@ use prost::Message;
 use trilith_ingest::{PushHeaders, decode_loki_push, decode_otlp_traces, decode_remote_write};
 use trilith_model::Limits;
 use trilith_proto::otlp::{collector::trace::v1::ExportTraceServiceRequest, common::v1 as pc, trace::v1 as pt};
+use trilith_proto::prometheus::v2;
 use trilith_proto::{logproto, prometheus as prom};
 
 const RUN: Duration = Duration::from_secs(2);
@@ -50,6 +51,46 @@ fn snappy(raw: &[u8]) -> Bytes {
 }
 
 fn write_request(samples: i64) -> Bytes {
+    snappy(&write_message(samples).encode_to_vec())
+}
+
+/// The same series in 2.0.
+fn write_request_v2(samples: i64) -> Bytes {
+    let mut symbols = vec![String::new()];
+    let mut known = std::collections::HashMap::from([(String::new(), 0)]);
+    let mut symbol = |text: &str| {
+        *known.entry(text.to_owned()).or_insert_with(|| {
+            symbols.push(text.to_owned());
+            symbols.len() as u32 - 1
+        })
+    };
+    let series = |s: prom::TimeSeries| v2::TimeSeries {
+        labels_refs: s
+            .labels
+            .iter()
+            .flat_map(|l| [symbol(&l.name), symbol(&l.value)])
+            .collect(),
+        samples: s
+            .samples
+            .iter()
+            .map(|s| v2::Sample {
+                value: s.value,
+                timestamp: s.timestamp,
+                start_timestamp: 0,
+            })
+            .collect(),
+        metadata: Some(v2::Metadata {
+            r#type: 1,
+            help_ref: symbol("Bytes received."),
+            unit_ref: 0,
+        }),
+        ..Default::default()
+    };
+    let timeseries = write_message(samples).timeseries.into_iter().map(series).collect();
+    snappy(&v2::Request { symbols, timeseries }.encode_to_vec())
+}
+
+fn write_message(samples: i64) -> prom::WriteRequest {
     let label = |name: &str, value: String| prom::Label {
         name: name.into(),
         value,
@@ -78,11 +119,10 @@ fn write_request(samples: i64) -> Bytes {
             .collect(),
         ..Default::default()
     };
-    let request = prom::WriteRequest {
+    prom::WriteRequest {
         timeseries: (0..500).map(series).collect(),
         metadata: vec![],
-    };
-    snappy(&request.encode_to_vec())
+    }
 }
 
 fn line(i: i64) -> String {
@@ -174,6 +214,14 @@ fn main() {
         let name = format!("remote write, {samples} per series");
         measure(&name, "samples", 500 * samples as usize, &body, |body| {
             black_box(decode_remote_write(body, &PushHeaders::default(), &limits)).expect("a valid request");
+        });
+    }
+    let v2 = headers("application/x-protobuf;proto=io.prometheus.write.v2.Request");
+    for samples in [1, 10] {
+        let body = write_request_v2(samples);
+        let name = format!("remote write 2.0, {samples} per series");
+        measure(&name, "samples", 500 * samples as usize, &body, |body| {
+            black_box(decode_remote_write(body, &v2, &limits)).expect("a valid request");
         });
     }
     measure("loki protobuf", "lines", 5000, &push_protobuf(), |body| {

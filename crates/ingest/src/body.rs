@@ -136,7 +136,13 @@ impl Budget {
     /// `TooLarge` when the request expands beyond the budget.
     #[inline]
     pub fn charge<T>(&mut self) -> Result<()> {
-        match self.left.checked_sub(size_of::<T>()) {
+        self.charge_bytes(size_of::<T>())
+    }
+
+    /// As [`Budget::charge`].
+    #[inline]
+    pub fn charge_bytes(&mut self, bytes: usize) -> Result<()> {
+        match self.left.checked_sub(bytes) {
             Some(left) => {
                 self.left = left;
                 Ok(())

@@ -2,9 +2,11 @@
 //! the invariants of its batch.
 
 use bytes::Bytes;
-use trilith_model::{LabelsBuilder, LabelsRef, Limits, LogBatch};
+use trilith_histogram::{CUSTOM_SCHEMA, SCHEMA_MAX, SCHEMA_MIN};
+use trilith_model::{FloatHistogram, LabelsBuilder, LabelsRef, Limits, LogBatch, STALE_NAN_BITS};
 
 use crate::body::{self, Encoding};
+use crate::remote_write::Version;
 use crate::{Decoded, PushHeaders};
 
 /// Small, so that bombs show as errors and not as slow runs.
@@ -37,17 +39,80 @@ pub fn body(data: &[u8]) {
     }
 }
 
-/// A remote-write message, already decompressed.
+/// A remote-write 1.0 message, already decompressed.
 pub fn remote_write(data: &[u8]) {
-    if let Ok(decoded) = crate::remote_write::decode_message(data, &limits()) {
-        for (labels, samples) in decoded.batch.series() {
-            assert!(!samples.is_empty(), "a series without samples");
-            LabelsRef::from_packed(labels.as_packed()).expect("labels in the batch are packed");
-            assert!(
-                labels.get("__name__").is_some_and(|n| !n.is_empty()),
-                "a series without name"
-            );
+    check_metrics(data, Version::V1);
+}
+
+/// A remote-write 2.0 message, already decompressed.
+pub fn remote_write_v2(data: &[u8]) {
+    check_metrics(data, Version::V2);
+}
+
+fn check_metrics(data: &[u8], version: Version) {
+    let Ok(write) = crate::remote_write::decode_message(version, data, &limits()) else {
+        return;
+    };
+    let batch = &write.batch;
+    assert!(batch.starts.is_empty() || batch.starts.len() == batch.samples.len());
+    let (mut samples, mut histograms, mut exemplars) = (0, 0, 0);
+    for series in batch.views() {
+        (samples, histograms) = (samples + series.samples.len(), histograms + series.histograms.len());
+        exemplars += series.exemplars.len();
+        let any = series.samples.len() + series.histograms.len();
+        let enough = any > 0 || version == Version::V1 && !series.exemplars.is_empty();
+        assert!(enough, "a series with nothing in it");
+        LabelsRef::from_packed(series.labels.as_packed()).expect("labels in the batch are packed");
+        assert!(
+            series.labels.get("__name__").is_some_and(|n| !n.is_empty()),
+            "a series without name"
+        );
+        series.histograms.iter().for_each(|h| check_histogram(&h.histogram));
+        for exemplar in series.exemplars {
+            LabelsRef::from_packed(exemplar.labels.as_packed()).expect("labels of exemplars are packed");
+            let text = exemplar
+                .labels
+                .iter()
+                .map(|l| l.name.chars().count() + l.value.chars().count());
+            assert!(text.sum::<usize>() <= 128, "an exemplar above the limit");
         }
+    }
+    assert_eq!(
+        (samples, histograms, exemplars),
+        (batch.samples.len(), batch.histograms.len(), batch.exemplars.len()),
+        "every item belongs to a series"
+    );
+    let markers = batch.samples.iter().filter(|s| s.value.to_bits() == STALE_NAN_BITS);
+    assert!(write.histogram_markers <= markers.count() as u64);
+}
+
+/// What the arithmetic on histograms may rely on.
+fn check_histogram(h: &FloatHistogram) {
+    let custom = h.schema == CUSTOM_SCHEMA;
+    assert!(
+        custom || (SCHEMA_MIN..=SCHEMA_MAX).contains(&h.schema),
+        "schema {}",
+        h.schema
+    );
+    assert_eq!(h.custom_bounds.is_some(), custom);
+    assert_ne!(h.sum.to_bits(), STALE_NAN_BITS, "a marker is a sample");
+    let mut last_index = i64::MIN;
+    for side in [&h.positive, &h.negative] {
+        let buckets: u64 = side.spans.iter().map(|s| u64::from(s.length)).sum();
+        assert_eq!(buckets, side.counts.len() as u64);
+        assert!(!side.counts.iter().any(|c| *c < 0.0), "a negative population");
+        let mut next = 0i64;
+        for (i, span) in side.spans.iter().enumerate() {
+            assert!(i == 0 || span.offset >= 0, "spans go forward");
+            next += i64::from(span.offset) + i64::from(span.length);
+            assert!(i32::try_from(next).is_ok(), "an index beyond 32 bits");
+        }
+        last_index = last_index.max(next);
+    }
+    if let Some(bounds) = &h.custom_bounds {
+        assert!(bounds.iter().all(|b| b.is_finite()) && bounds.is_sorted_by(|a, b| a < b));
+        assert!(last_index <= bounds.len() as i64 + 1, "a bucket beyond the bounds");
+        assert!(h.negative.spans.is_empty() && h.zero_count == 0.0 && h.zero_threshold == 0.0);
     }
 }
 
@@ -127,6 +192,7 @@ pub mod seeds {
     use std::io::Write;
 
     use prost::Message;
+    use trilith_proto::prometheus::v2;
     use trilith_proto::{logproto, prometheus as prom};
 
     const PUSH_JSON: &str = r#"{"streams":[{"stream":{"app":"x","n":5},"values":[["1","lé\n",{"k":"v"}],["-2"]]}]}"#;
@@ -154,6 +220,81 @@ pub mod seeds {
         out
     }
 
+    /// Integer populations in two spans of the positive side.
+    fn histogram(schema: i32, deltas: [i64; 4], bounds: &[f64]) -> prom::Histogram {
+        let custom = !bounds.is_empty();
+        let absolute = deltas.iter().scan(0, |last, d| {
+            *last += d;
+            Some(*last)
+        });
+        let zero = if custom { 0 } else { 2 };
+        prom::Histogram {
+            count: Some(prom::histogram::Count::CountInt(absolute.sum::<i64>() as u64 + zero)),
+            sum: 18.5,
+            schema,
+            zero_threshold: if custom { 0.0 } else { 1e-128 },
+            zero_count: Some(prom::histogram::ZeroCount::ZeroCountInt(zero)),
+            positive_spans: vec![
+                prom::BucketSpan { offset: 0, length: 2 },
+                prom::BucketSpan { offset: 1, length: 2 },
+            ],
+            positive_deltas: deltas.to_vec(),
+            reset_hint: 2,
+            timestamp: 1_700_000_000_000,
+            custom_values: bounds.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    pub fn remote_write_v2() -> Vec<Vec<u8>> {
+        let float = v2::Histogram {
+            count: Some(v2::histogram::Count::CountFloat(3.5)),
+            sum: -1.0,
+            schema: 9,
+            negative_spans: vec![v2::BucketSpan { offset: -3, length: 2 }],
+            negative_counts: vec![1.5, 2.0],
+            timestamp: 7,
+            start_timestamp: 1,
+            ..Default::default()
+        };
+        let marker = v2::Histogram {
+            count: Some(v2::histogram::Count::CountInt(0)),
+            sum: f64::from_bits(trilith_model::STALE_NAN_BITS),
+            timestamp: 8,
+            ..Default::default()
+        };
+        let exemplar = v2::Exemplar {
+            labels_refs: vec![5, 6],
+            value: 1.0,
+            timestamp: 5,
+        };
+        let sample = |timestamp| v2::Sample {
+            value: 2.0,
+            timestamp,
+            start_timestamp: 3,
+        };
+        let series = |samples, histograms| v2::TimeSeries {
+            labels_refs: vec![1, 2, 3, 4],
+            samples,
+            histograms,
+            exemplars: vec![exemplar.clone()],
+            metadata: Some(v2::Metadata {
+                r#type: 3,
+                help_ref: 4,
+                unit_ref: 6,
+            }),
+        };
+        let symbols = ["", "__name__", "up", "job", "é", "trace_id", "x"];
+        let request = v2::Request {
+            symbols: symbols.map(str::to_owned).to_vec(),
+            timeseries: vec![
+                series(vec![sample(4), sample(5)], vec![]),
+                series(vec![], vec![float, marker]),
+            ],
+        };
+        vec![request.encode_to_vec()]
+    }
+
     pub fn remote_write() -> Vec<Vec<u8>> {
         let label = |name: &str, value: &str| prom::Label {
             name: name.into(),
@@ -171,8 +312,16 @@ pub mod seeds {
                     timestamp: -1,
                 },
             ],
-            exemplars: vec![prom::Exemplar::default()],
-            histograms: vec![prom::Histogram::default()],
+            exemplars: vec![prom::Exemplar {
+                labels: vec![label("trace_id", "x")],
+                value: 1.0,
+                timestamp: 5,
+            }],
+            histograms: vec![
+                histogram(3, [2, -1, 0, 4], &[]),
+                histogram(11, [1, 1, -2, 3], &[]),
+                histogram(-53, [2, -1, 0, 4], &[0.5, 1.0, 2.0, 5.0]),
+            ],
         };
         let request = prom::WriteRequest {
             timeseries: vec![
@@ -242,14 +391,17 @@ mod tests {
     fn seeds_are_valid() {
         let limits = super::limits();
         assert_eq!(seeds::body().len(), 4);
-        for seed in seeds::remote_write() {
-            assert_eq!(
-                crate::remote_write::decode_message(&seed, &limits)
-                    .unwrap()
-                    .batch
-                    .series_count(),
-                2
-            );
+        let decode = crate::remote_write::decode_message;
+        for (version, seeds) in [
+            (super::Version::V1, seeds::remote_write()),
+            (super::Version::V2, seeds::remote_write_v2()),
+        ] {
+            for seed in seeds {
+                let write = decode(version, &seed, &limits).unwrap();
+                assert_eq!(write.rejections, []);
+                assert_eq!((write.batch.series_count(), write.exemplars_dropped), (2, 0));
+                assert!(!write.batch.histograms.is_empty() && write.batch.exemplars.len() == 2);
+            }
         }
         for seed in seeds::loki_protobuf() {
             assert_eq!(

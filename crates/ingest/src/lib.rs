@@ -10,7 +10,7 @@
 //!
 //! | protocol | entry point | answer on refusal |
 //! |---|---|---|
-//! | Prometheus remote write 1.0 | [`decode_remote_write`] | [`remote_write::error_of`] |
+//! | Prometheus remote write 1.0, 2.0 | [`decode_remote_write`] | [`remote_write::error_of`] |
 //! | Loki push, protobuf and JSON | [`decode_loki_push`], [`decode_loki_push_legacy`] | [`loki::error_of`] |
 //! | OTLP traces, protobuf and JSON | [`decode_otlp_traces`], [`otlp_traces::from_request`] (gRPC) | [`status`] |
 //!
@@ -59,8 +59,7 @@ pub struct Decoded<B> {
     pub rejections: Vec<Rejection>,
     /// Body bytes after decompression: what the rate limiter charges.
     pub bytes: u64,
-    /// Exemplars that were read and dropped; upstream does not fail a push for them (without exemplar storage
-    /// it drops them, too).
+    /// Exemplars that were read and cannot be stored; upstream does not fail a push for them.
     pub exemplars_dropped: u64,
 }
 

@@ -223,6 +223,38 @@ impl<'a> Field<'a> {
         Ok(Fields::new(self.bytes(field)?, message))
     }
 
+    /// Each element of a repeated varint field, whether it comes packed or one by one.
+    #[inline]
+    pub fn each_varint(&self, field: &'static str, mut each: impl FnMut(u64)) -> Result<()> {
+        match self.value {
+            Value::Varint(n) => each(n),
+            Value::Bytes(packed) => {
+                let mut rest = Fields::new(packed, field);
+                while !rest.rest.is_empty() {
+                    each(rest.varint()?);
+                }
+            }
+            _ => return Err(self.wrong(field)),
+        }
+        Ok(())
+    }
+
+    /// Each element of a repeated double, as bits, whether it comes packed or one by one.
+    pub fn each_fixed64(&self, field: &'static str, mut each: impl FnMut(u64)) -> Result<()> {
+        match self.value {
+            Value::Fixed64(n) => each(n),
+            Value::Bytes(packed) => {
+                let (elements, rest) = packed.as_chunks::<8>();
+                if !rest.is_empty() {
+                    return Err(WireError::Truncated { message: field });
+                }
+                elements.iter().for_each(|b| each(u64::from_le_bytes(*b)));
+            }
+            _ => return Err(self.wrong(field)),
+        }
+        Ok(())
+    }
+
     pub fn text(&self, field: &'static str) -> Result<&'a str> {
         std::str::from_utf8(self.bytes(field)?).map_err(|_| WireError::NotUtf8 { field })
     }
@@ -282,6 +314,37 @@ mod tests {
         }
         let overflow = walk(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02");
         assert!(matches!(overflow, Err(WireError::Overflow { .. })));
+    }
+
+    #[test]
+    fn repeated_numbers_come_packed_or_not() {
+        let collect = |bytes: &[u8]| {
+            let mut all = Vec::new();
+            let mut fields = Fields::new(bytes, "Test");
+            while let Some(f) = fields.next()? {
+                match f.number {
+                    1 => f.each_varint("ints", |n| all.push(n))?,
+                    _ => f.each_fixed64("doubles", |n| all.push(n))?,
+                }
+            }
+            Ok(all)
+        };
+        assert_eq!(
+            collect(b"\x08\x05\x0a\x04\x01\x96\x01\x02\x0a\x00"),
+            Ok(vec![5, 1, 150, 2])
+        );
+        let doubles = b"\x11\x01\0\0\0\0\0\0\0\x12\x10\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0";
+        assert_eq!(collect(doubles), Ok(vec![1, 2, 3]));
+        for (bytes, field) in [(&b"\x0a\x01\x80"[..], "ints"), (b"\x12\x03abc", "doubles")] {
+            assert_eq!(collect(bytes), Err(WireError::Truncated { message: field }));
+        }
+        assert_eq!(
+            collect(b"\x10\x05"),
+            Err(WireError::WrongType {
+                field: "doubles",
+                got: VARINT
+            })
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Prom {
 
 /// Front-page links.
 pub const LINKS: &[(&str, &str)] = &[
-    ("POST /api/v1/write", "Prometheus remote write 1.0"),
+    ("POST /api/v1/write", "Prometheus remote write 1.0 and 2.0"),
     ("GET|POST /api/v1/query", "instant query"),
     ("GET|POST /api/v1/query_range", "range query"),
     ("GET|POST /api/v1/series", "label sets of series"),

@@ -1,9 +1,12 @@
 use proptest::prelude::*;
 use prost::Message;
-use trilith_model::STALE_NAN_BITS;
+use trilith_model::{Labels, MetricType, STALE_NAN_BITS};
 use trilith_proto::prometheus as pb;
 
 use super::*;
+
+mod histograms;
+mod v2;
 
 fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> pb::TimeSeries {
     pb::TimeSeries {
@@ -34,11 +37,11 @@ fn snappy(raw: &[u8]) -> Bytes {
     snap::raw::Encoder::new().compress_vec(raw).unwrap().into()
 }
 
-fn decode(timeseries: Vec<pb::TimeSeries>) -> Decoded<MetricBatch> {
+fn decode(timeseries: Vec<pb::TimeSeries>) -> Write {
     decode_with(timeseries, &Limits::default())
 }
 
-fn decode_with(timeseries: Vec<pb::TimeSeries>, limits: &Limits) -> Decoded<MetricBatch> {
+fn decode_with(timeseries: Vec<pb::TimeSeries>, limits: &Limits) -> Write {
     decode_remote_write(snappy(&request(timeseries)), &PushHeaders::default(), limits).unwrap()
 }
 
@@ -126,17 +129,17 @@ fn bad_series_are_refused_by_name_and_the_rest_is_kept() {
     refused(
         series(&[("__name__", ""), ("job", "x")], &one),
         "missing_metric_name",
-        r#"received a series without a metric name, series: {job="x"}"#,
+        r#"received a series without a metric name, series: {__name__="", job="x"}"#,
     );
     refused(
         series(&[("__name__", "up"), ("a", "1"), ("a", "1")], &one),
         "duplicate_label_names",
-        r#"duplicate label "a" in series: {__name__="up", a="1"}"#,
+        r#"duplicate label "a" in series: {__name__="up", a="1", a="1"}"#,
     );
     refused(
         series(&[("a", "1"), ("__name__", "up"), ("a", "2")], &one),
         "duplicate_label_names",
-        r#"duplicate label "a" in series: {__name__="up", a="2"}"#,
+        r#"duplicate label "a" in series: {__name__="up", a="1", a="2"}"#,
     );
     refused(
         series(&[("__name__", "up"), ("", "x")], &one),
@@ -200,7 +203,7 @@ fn invalid_utf8_is_refused_by_series() {
         ts.extend_from_slice(b"\x12\x02\x10\x05");
         let mut raw = vec![0x0a, ts.len() as u8];
         raw.extend_from_slice(&ts);
-        let decoded = decode_message(&raw, &Limits::default()).unwrap();
+        let decoded = decode_message(Version::V1, &raw, &Limits::default()).unwrap();
         assert!(decoded.batch.is_empty());
         assert_eq!(decoded.rejections[0].reason, "label_invalid");
         assert!(
@@ -209,23 +212,6 @@ fn invalid_utf8_is_refused_by_series() {
             decoded.rejections[0].message
         );
     }
-}
-
-#[test]
-fn native_histograms_are_refused_and_exemplars_are_counted() {
-    let mut both = series(&[("__name__", "latency")], &[(1, 1.0)]);
-    both.exemplars = vec![pb::Exemplar::default(); 3];
-    let mut only = series(&[("__name__", "native"), ("a", "b")], &[]);
-    only.histograms = vec![pb::Histogram::default(); 2];
-    let decoded = decode(vec![both, only]);
-    assert_eq!(shown(&decoded.batch), [r#"{__name__="latency"} 1@1"#]);
-    assert_eq!(decoded.exemplars_dropped, 3);
-    let error = error_of(&decoded.rejections).unwrap();
-    assert_eq!(
-        error.message,
-        r#"native histograms are not supported by this server, series: {__name__="native", a="b"} (2 samples refused)"#
-    );
-    assert_eq!(error.kind, ErrorKind::Invalid);
 }
 
 #[test]
@@ -247,7 +233,7 @@ fn metadata_is_taken_over() {
             pb::MetricMetadata::default(),
         ],
     };
-    let decoded = decode_message(&raw.encode_to_vec(), &Limits::default()).unwrap();
+    let decoded = decode_message(Version::V1, &raw.encode_to_vec(), &Limits::default()).unwrap();
     let got: Vec<_> = decoded
         .batch
         .metadata
@@ -280,45 +266,60 @@ fn headers_decide_as_in_prometheus() {
         .map_err(|e| (e.kind, e.message))
     };
     let proto = "application/x-protobuf";
-    for (ct, ce) in [
-        (None, None),
-        (Some(proto), Some("snappy")),
+    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    for (ct, ce, version) in [
+        (None, None, Version::V1),
+        (Some(""), None, Version::V1),
+        (Some(proto), Some("snappy"), Version::V1),
         (
             Some("application/x-protobuf;proto=prometheus.WriteRequest"),
             Some("Snappy"),
+            Version::V1,
         ),
         (
             Some("application/x-protobuf; proto=prometheus.WriteRequest; charset=x"),
             None,
+            Version::V1,
+        ),
+        (Some(v2), Some("snappy"), Version::V2),
+        (
+            Some("Application/X-Protobuf; charset=x; proto=\"io.prometheus.write.v2.Request\""),
+            None,
+            Version::V2,
         ),
     ] {
-        assert_eq!(check(ct, ce), Ok(()), "{ct:?} {ce:?}");
+        assert_eq!(check(ct, ce), Ok(version), "{ct:?} {ce:?}");
     }
     for (ct, ce, text) in [
         (
-            Some("text/plain"),
+            "text/plain",
             None,
             "expected application/x-protobuf as the first (media) part, got text/plain content-type",
         ),
         (
-            Some("application/x-protobuf;proto=io.prometheus.write.v2.Request"),
-            Some("snappy"),
-            "io.prometheus.write.v2.Request protobuf message is not accepted by this server; only accepts \
-             prometheus.WriteRequest",
-        ),
-        (
-            Some("application/x-protobuf;proto=x"),
+            "application/x-protobuf;proto",
             None,
-            "got application/x-protobuf;proto=x content type; unknown remote write protobuf message x, supported: \
-             prometheus.WriteRequest",
+            "as per https://www.rfc-editor.org/rfc/rfc9110#parameter expected parameters to be key-values, got proto in \
+             application/x-protobuf;proto content-type",
         ),
         (
-            Some(proto),
+            "application/x-protobuf;proto=x",
+            None,
+            "got application/x-protobuf;proto=x content type; unknown type for remote write protobuf message x, \
+             supported: prometheus.WriteRequest, io.prometheus.write.v2.Request",
+        ),
+        (
+            proto,
             Some("gzip"),
             "gzip encoding (compression) is not accepted by this server; only snappy is acceptable",
         ),
+        (
+            v2,
+            Some("zstd"),
+            "zstd encoding (compression) is not accepted by this server; only snappy is acceptable",
+        ),
     ] {
-        assert_eq!(check(ct, ce), Err((ErrorKind::Unsupported, text.to_owned())));
+        assert_eq!(check(Some(ct), ce), Err((ErrorKind::Unsupported, text.to_owned())));
     }
 }
 
@@ -359,17 +360,19 @@ fn memory_is_bounded_by_the_body() {
     let mut raw = vec![0x0a];
     prost::encoding::encode_varint(1_000_000, &mut raw);
     raw.extend(many(b"\x12\x00"));
-    let decoded = decode_message(&raw, &Limits::default()).unwrap();
+    let decoded = decode_message(Version::V1, &raw, &Limits::default()).unwrap();
     assert_eq!(decoded.rejections[0].count, 500_000);
     assert!(
-        decode_message(&many(b"\x0a\x00"), &Limits::default())
+        decode_message(Version::V1, &many(b"\x0a\x00"), &Limits::default())
             .unwrap()
             .batch
             .is_empty()
     );
     let metadata = many(b"\x1a\x03\x12\x01f");
     assert_eq!(
-        decode_message(&metadata, &Limits::default()).unwrap_err().kind,
+        decode_message(Version::V1, &metadata, &Limits::default())
+            .unwrap_err()
+            .kind,
         ErrorKind::TooLarge
     );
 }
@@ -435,6 +438,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         crate::fuzzing::remote_write(&data);
+        crate::fuzzing::remote_write_v2(&data);
         crate::fuzzing::body(&data);
     }
 }
