@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use trilith_histogram::FloatHistogram;
 use trilith_query::vector::matching::NAME_LABELS;
 use trilith_query::vector::ops::with_scalars;
 use trilith_query::vector::{ABSENT, BinaryOp, Block, is_absent};
@@ -13,6 +14,8 @@ use crate::functions::Civil;
 pub(crate) enum ElementOp {
     Map(fn(f64) -> f64),
     Calendar(fn(Civil) -> f64),
+    /// Of native histograms; floats are left out.
+    Histogram(fn(&FloatHistogram) -> f64),
     Neg,
     Scalar {
         op: BinaryOp,
@@ -42,13 +45,22 @@ impl ElementOp {
             }
         }
         for i in 0..tile.rows.len() {
-            self.apply_row(tile.row_mut(i));
+            if let ElementOp::Histogram(f) = self {
+                let histograms = tile.rows[i].histograms.take();
+                for (step, cell) in tile.row_mut(i).iter_mut().enumerate() {
+                    let histogram = histograms.as_ref().and_then(|h| h[step].as_deref());
+                    *cell = histogram.map_or(ABSENT, f);
+                }
+            } else {
+                self.apply_row(tile.row_mut(i));
+            }
         }
     }
 
     fn apply_row(&self, row: &mut [f64]) {
         match self {
             ElementOp::Map(f) => each(row, |_, v| f(v)),
+            ElementOp::Histogram(_) => {}
             ElementOp::Calendar(f) => each(row, |_, v| Civil::from_seconds(v).map_or(f64::NAN, f)),
             ElementOp::Neg => each(row, |_, v| -v),
             ElementOp::Scalar {

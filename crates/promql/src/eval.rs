@@ -319,6 +319,10 @@ impl Evaluator {
                             ops.push(ElementOp::Map(*f));
                             e = arg;
                         }
+                        (Function::Histogram(_, f), [arg]) => {
+                            ops.push(ElementOp::Histogram(*f));
+                            e = arg;
+                        }
                         (Function::Calendar(_, f), [arg]) => {
                             ops.push(ElementOp::Calendar(*f));
                             e = arg;

@@ -1,5 +1,6 @@
 //! The functions: names, signatures, and those that map a number to a number.
 
+use trilith_histogram::FloatHistogram;
 use trilith_query::vector::rate::RateKind;
 
 use crate::ast::ValueType;
@@ -17,7 +18,11 @@ pub enum Function {
     Clamp,
     ClampMax,
     ClampMin,
+    /// v → v, of the native histograms.
+    Histogram(&'static str, fn(&FloatHistogram) -> f64),
+    HistogramFraction,
     HistogramQuantile,
+    HistogramQuantiles,
     LabelJoin,
     LabelReplace,
     Pi,
@@ -180,7 +185,14 @@ impl Function {
             "clamp" => Function::Clamp,
             "clamp_max" => Function::ClampMax,
             "clamp_min" => Function::ClampMin,
+            "histogram_avg" => Function::Histogram("histogram_avg", FloatHistogram::mean),
+            "histogram_count" => Function::Histogram("histogram_count", |h| h.count),
+            "histogram_sum" => Function::Histogram("histogram_sum", |h| h.sum),
+            "histogram_stddev" => Function::Histogram("histogram_stddev", |h| h.variance().sqrt()),
+            "histogram_stdvar" => Function::Histogram("histogram_stdvar", FloatHistogram::variance),
+            "histogram_fraction" => Function::HistogramFraction,
             "histogram_quantile" => Function::HistogramQuantile,
+            "histogram_quantiles" => Function::HistogramQuantiles,
             "label_join" => Function::LabelJoin,
             "label_replace" => Function::LabelReplace,
             "pi" => Function::Pi,
@@ -220,7 +232,10 @@ impl Function {
             Function::OverTime(_) | Function::AbsentOverTime => (&[Matrix], 1, false),
             Function::Clamp => (&[Vector, Scalar, Scalar], 3, false),
             Function::ClampMax | Function::ClampMin => (&[Vector, Scalar], 2, false),
+            Function::Histogram(..) => (&[Vector], 1, false),
+            Function::HistogramFraction => (&[Scalar, Scalar, Vector], 3, false),
             Function::HistogramQuantile => (&[Scalar, Vector], 2, false),
+            Function::HistogramQuantiles => (&[Vector, String, Scalar], 3, true),
             Function::LabelJoin => (&[Vector, String, String, String], 3, true),
             Function::LabelReplace => (&[Vector, String, String, String, String], 5, false),
             Function::Pi | Function::Time => (&[], 0, false),

@@ -544,7 +544,6 @@ fn what_is_wrong_is_refused() {
 #[test]
 fn what_is_missing_is_named() {
     for (query, message) in [
-        ("histogram_count(g)", "function \"histogram_count\" is not supported"),
         ("info(g)", "function \"info\" is not supported"),
         ("limitk(1, g)", "aggregation \"limitk\" is not supported"),
         ("g + fill(0) g", "modifier \"fill\" is not supported"),

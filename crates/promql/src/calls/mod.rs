@@ -1,21 +1,20 @@
 //! Functions that need whole vectors.
 
-use std::collections::HashMap;
+mod histogram;
+mod le;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use trilith_model::re2::AnchoredRegex;
 use trilith_model::{Error, Labels, MatchOp, Matcher, Result, task};
 use trilith_query::QueryContext;
-use trilith_query::vector::quantile::{Bucket, bucket_quantile};
 use trilith_query::vector::rank::{ascending, descending};
-use trilith_query::vector::{ABSENT, AggregateOp, Block, Grid, Row, is_absent};
+use trilith_query::vector::{ABSENT, AggregateOp, Block, Grid, is_absent};
 
-use crate::ast::{Expr, ExprKind, Span};
+use crate::ast::{Expr, ExprKind};
 use crate::element::ElementOp;
 use crate::eval::{Evaluator, execution};
 use crate::functions::{Function, RangeFunction};
-use crate::notes::Notes;
 
 impl Evaluator {
     /// A call whose result is made at once rather than tile by tile.
@@ -83,17 +82,21 @@ impl Evaluator {
                     task::compute(move || label_join(&ctx, block, &strings)).await?
                 }
                 (Function::HistogramQuantile, [phi, v]) => {
-                    let phi = self.scalar(phi, grid).await?;
-                    for p in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
-                        let p = crate::notes::format_g(*p);
-                        self.notes.warn(
-                            args[0].span,
-                            format_args!("quantile value should be between 0 and 1, got {p}"),
-                        );
+                    let phi = self.quantile_argument(phi, grid).await?;
+                    self.histogram_quantiles(v, None, vec![phi], grid).await
+                }
+                (Function::HistogramQuantiles, [v, label, phis @ ..]) => {
+                    let label = literals(std::slice::from_ref(label))?.remove(0);
+                    let mut values = Vec::with_capacity(phis.len());
+                    for phi in phis {
+                        values.push(self.quantile_argument(phi, grid).await?);
                     }
-                    let block = self.vector(v, grid).await?;
-                    let (ctx, notes, at) = (self.ctx.clone(), self.notes.clone(), v.span);
-                    task::compute(move || histogram_quantile(&ctx, &notes, at, &phi, &block)).await?
+                    self.histogram_quantiles(v, Some(label), values, grid).await
+                }
+                (Function::HistogramFraction, [lower, upper, v]) => {
+                    let lower = self.scalar(lower, grid).await?;
+                    let upper = self.scalar(upper, grid).await?;
+                    self.histogram_fraction(v, lower, upper, grid).await
                 }
                 _ => Err(Error::internal("a call does not fit its signature")),
             }
@@ -217,69 +220,4 @@ fn label_join(ctx: &QueryContext, mut block: Block, strings: &[String]) -> Resul
     }
     check_distinct(&mut block)?;
     Ok(block)
-}
-
-/// Classic histograms: rows that differ in `le` only are one histogram.
-fn histogram_quantile(ctx: &QueryContext, notes: &Notes, at: Span, phi: &[f64], block: &Block) -> Result<Block> {
-    let mut index: HashMap<Labels, usize> = HashMap::new();
-    let mut rows: Vec<Row> = Vec::new();
-    let mut members: Vec<Vec<(f64, usize)>> = Vec::new();
-    for (i, row) in block.rows.iter().enumerate() {
-        let le = row.labels.get("le").unwrap_or("");
-        let Some(bound) = parse_bound(le) else {
-            let name = row.labels.get("__name__").filter(|_| !row.drop_name);
-            let of = name.map_or(String::new(), |n| format!(" for metric name {n:?}"));
-            notes.warn(
-                at,
-                format_args!("bucket label \"le\" is missing or has a malformed value of {le:?}{of}"),
-            );
-            continue;
-        };
-        let labels = row.labels.without(|n| n == "le");
-        let slot = *index.entry(labels.clone()).or_insert_with(|| {
-            rows.push(Row {
-                drop_name: true,
-                ..Row::new(labels)
-            });
-            members.push(Vec::new());
-            rows.len() - 1
-        });
-        members[slot].push((bound, i));
-    }
-    let mut out = Block::absent(ctx, rows, block.steps)?;
-    let mut buckets = Vec::new();
-    for (h, members) in members.iter().enumerate() {
-        ctx.check()?;
-        for (step, phi) in phi.iter().enumerate() {
-            buckets.clear();
-            buckets.extend(
-                members
-                    .iter()
-                    .map(|(upper_bound, r)| Bucket {
-                        upper_bound: *upper_bound,
-                        count: block.row(*r)[step],
-                    })
-                    .filter(|b| !is_absent(b.count)),
-            );
-            if buckets.is_empty() {
-                continue;
-            }
-            let quantile = bucket_quantile(*phi, &mut buckets);
-            if quantile.repaired {
-                notes.info(
-                    at,
-                    "input to histogram_quantile needed to be fixed for monotonicity (see \
-                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)",
-                );
-            }
-            out.row_mut(h)[step] = quantile.value;
-        }
-    }
-    out.drop_empty_rows();
-    Ok(out)
-}
-
-/// The number in an `le` label. Go also reads digits separated by `_` and hexadecimal; no exporter writes them.
-fn parse_bound(le: &str) -> Option<f64> {
-    le.parse::<f64>().ok().filter(|b| !b.is_nan())
 }
