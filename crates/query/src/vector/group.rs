@@ -1,6 +1,8 @@
 //! Which output group a series belongs to, computed once per series.
 
-use hashbrown::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use hashbrown::HashTable;
 use trilith_model::Labels;
 
 use crate::series::Grouping;
@@ -11,8 +13,10 @@ const METRIC_NAME: &str = "__name__";
 #[derive(Debug)]
 pub struct Grouper {
     grouping: Option<Grouping>,
-    index: HashMap<Labels, u32>,
+    /// (hash of the labels that make the group, number).
+    index: HashTable<(u64, u32)>,
     groups: Vec<Labels>,
+    hasher: foldhash::fast::RandomState,
 }
 
 impl Grouper {
@@ -20,23 +24,47 @@ impl Grouper {
     pub fn new(grouping: Option<Grouping>) -> Self {
         Grouper {
             grouping,
-            index: HashMap::new(),
+            index: HashTable::new(),
             groups: Vec::new(),
+            hasher: foldhash::fast::RandomState::default(),
         }
     }
 
+    /// Makes no label set for a group that is known.
     pub fn group_of(&mut self, labels: &Labels) -> u32 {
-        let key = match &self.grouping {
-            None => Labels::empty(),
-            Some(g) if g.by => labels.keep(|n| g.labels.iter().any(|l| l == n)),
-            Some(g) => labels.without(|n| n == METRIC_NAME || g.labels.iter().any(|l| l == n)),
+        let Some(g) = &self.grouping else {
+            if self.groups.is_empty() {
+                self.groups.push(Labels::empty());
+            }
+            return 0;
         };
-        if let Some(id) = self.index.get(&key) {
-            return *id;
+        let listed = |n: &str| g.labels.iter().any(|l| l == n);
+        let keeps = |n: &str| {
+            if g.by {
+                listed(n)
+            } else {
+                n != METRIC_NAME && !listed(n)
+            }
+        };
+        let mut hasher = self.hasher.build_hasher();
+        for l in labels.iter().filter(|l| keeps(l.name)) {
+            hasher.write(l.name.as_bytes());
+            hasher.write_u8(0xff);
+            hasher.write(l.value.as_bytes());
+            hasher.write_u8(0xff);
+        }
+        let hash = hasher.finish();
+        let known = self.index.find(hash, |&(h, id)| {
+            let group = self.groups[id as usize].iter();
+            let group = group.map(|l| (l.name, l.value));
+            h == hash && group.eq(labels.iter().filter(|l| keeps(l.name)).map(|l| (l.name, l.value)))
+        });
+        if let Some(&(_, id)) = known {
+            return id;
         }
         let id = self.groups.len() as u32;
-        self.groups.push(key.clone());
-        self.index.insert(key, id);
+        self.groups.push(labels.keep(keeps));
+        self.index.insert_unique(hash, (hash, id), |&(h, _)| h);
         id
     }
 
