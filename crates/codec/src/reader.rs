@@ -38,24 +38,29 @@ impl<'a> Reader<'a> {
     }
 
     /// Offset of the next byte.
+    #[inline]
     pub fn position(&self) -> usize {
         self.pos
     }
 
     /// Bytes not yet read.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.pos
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.remaining() == 0
     }
 
     /// Everything not yet read, without reading it.
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
         &self.bytes[self.pos..]
     }
 
+    #[cold]
     fn truncated(&self, wanted: u64) -> DecodeError {
         DecodeError::Truncated {
             at: self.pos,
@@ -86,6 +91,7 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
+    #[inline]
     pub fn skip(&mut self, n: usize) -> Result<(), DecodeError> {
         self.take(n).map(|_| ())
     }
@@ -125,14 +131,22 @@ impl<'a> Reader<'a> {
     /// `Truncated`; `VarintOverflow` past 64 bits. Overlong forms of small numbers are accepted.
     #[inline]
     pub fn uvarint(&mut self) -> Result<u64, DecodeError> {
-        let rest = self.rest();
-        // One byte is by far the most common length.
-        if let Some(&first) = rest.first()
-            && first < 0x80
-        {
-            self.pos += 1;
-            return Ok(u64::from(first));
+        // One or two bytes are by far the most common lengths.
+        match self.rest() {
+            [first @ 0..0x80, ..] => {
+                self.pos += 1;
+                Ok(u64::from(*first))
+            }
+            [first, second @ 0..0x80, ..] => {
+                self.pos += 2;
+                Ok(u64::from(first & 0x7F) | u64::from(*second) << 7)
+            }
+            _ => self.uvarint_long(),
         }
+    }
+
+    fn uvarint_long(&mut self) -> Result<u64, DecodeError> {
+        let rest = self.rest();
         let mut n = 0u64;
         for (i, &byte) in rest.iter().take(UVARINT_BYTES_MAX).enumerate() {
             // The tenth byte has room for one bit.

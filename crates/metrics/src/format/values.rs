@@ -12,7 +12,7 @@
 //! other NaNs, infinities, -0, odd doubles) are exceptions: `| n uvarint | n × (Δposition uvarint, bits u64) |`, and the
 //! stream repeats the integer before them.
 
-use trilith_codec::{Reader, put_uvarint, put_varint, uvarint_len, zigzag};
+use trilith_codec::{DecodeError, Reader, put_uvarint, put_varint, uvarint_len, zigzag};
 use trilith_model::{Error, Result};
 
 use super::bad;
@@ -186,20 +186,16 @@ fn decode_into(payload: &[u8], n: usize, out: &mut Vec<f64>) -> Result<()> {
             if r.remaining() < n {
                 return Err(Error::corrupt("values are truncated"));
             }
-            out.reserve(n);
-            let mut i = r.varint().map_err(&bad)?;
-            let mut delta = 0i64;
-            out.push(i as f64 / p);
-            for _ in 1..n {
-                let d = r.varint().map_err(&bad)?;
-                delta = if encoding == DECIMAL_DELTA2 {
-                    delta.wrapping_add(d)
-                } else {
-                    d
-                };
-                i = i.wrapping_add(delta);
-                out.push(i as f64 / p);
+            out.resize(from + n, 0.0);
+            let cells = &mut out[from..];
+            match (encoding == DECIMAL_DELTA2, exponent == 0) {
+                (false, false) => decode_decimal::<false, _>(&mut r, cells, |i| i as f64 / p),
+                (true, false) => decode_decimal::<true, _>(&mut r, cells, |i| i as f64 / p),
+                // Most counters: no division.
+                (false, true) => decode_decimal::<false, _>(&mut r, cells, |i| i as f64),
+                (true, true) => decode_decimal::<true, _>(&mut r, cells, |i| i as f64),
             }
+            .map_err(&bad)?;
             for (at, bits) in exceptions {
                 out[from + at] = f64::from_bits(bits);
             }
@@ -216,6 +212,26 @@ fn decode_into(payload: &[u8], n: usize, out: &mut Vec<f64>) -> Result<()> {
         other => return Err(Error::corrupt(format!("unknown value encoding {other}"))),
     }
     r.finish().map_err(&bad)
+}
+
+/// `SECOND`: differences of differences.
+fn decode_decimal<const SECOND: bool, F: Fn(i64) -> f64>(
+    r: &mut Reader<'_>,
+    cells: &mut [f64],
+    value: F,
+) -> std::result::Result<(), DecodeError> {
+    let (mut i, mut delta) = (0i64, 0i64);
+    for (k, cell) in cells.iter_mut().enumerate() {
+        let d = r.varint()?;
+        // The first integer stands as it is, and the difference before the second is 0.
+        delta = if SECOND && k > 1 { delta.wrapping_add(d) } else { d };
+        i = i.wrapping_add(delta);
+        if SECOND && k == 0 {
+            delta = 0;
+        }
+        *cell = value(i);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
