@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | Prometheus remote write 1.0, 2.0 | [`decode_remote_write`] | [`remote_write::error_of`] |
 //! | Loki push, protobuf and JSON | [`decode_loki_push`], [`decode_loki_push_legacy`] | [`loki::error_of`] |
+//! | OTLP metrics, protobuf and JSON | [`otlp_metrics::Export`] | [`status`] |
 //! | OTLP traces, protobuf and JSON | [`decode_otlp_traces`], [`otlp_traces::from_request`] (gRPC) | [`status`] |
 //!
 //! The way back, a stored trace as protobuf and as Tempo's JSON, is in [`otlp_traces::out`].
@@ -24,12 +25,14 @@
 //!   compared with what is left, nesting is bounded, and decoded items are charged against a budget that is a
 //!   multiple of the body.
 //! - Values are bit-exact: NaN payloads (staleness markers), line bytes, attribute order, both ends of `i64`.
-//! - There is no state but the rate limiter's buckets; a crash loses nothing that was acknowledged.
+//! - There is no state but the rate limiter's buckets and the running totals of delta metrics
+//!   ([`otlp_metrics::DeltaTotals`]); a crash loses nothing that was acknowledged.
 
 pub mod body;
 pub mod fuzzing;
 pub mod limits;
 pub mod loki;
+pub mod otlp_metrics;
 pub mod otlp_traces;
 mod rejections;
 pub mod remote_write;

@@ -173,6 +173,22 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The numbers of a packed repeated field.
+pub(crate) struct Varints<'a>(Fields<'a>);
+
+impl<'a> Varints<'a> {
+    pub fn new(bytes: &'a [u8], field: &'static str) -> Self {
+        Varints(Fields::new(bytes, field))
+    }
+
+    pub fn next(&mut self) -> Result<Option<u64>> {
+        if self.0.rest.is_empty() {
+            return Ok(None);
+        }
+        self.0.varint().map(Some)
+    }
+}
+
 impl<'a> Field<'a> {
     #[cold]
     fn wrong(&self, field: &'static str) -> WireError {

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod log;
 pub mod matcher;
 pub mod metric;
+pub mod otlp;
 pub mod re2;
 pub mod rng;
 pub mod sink;
@@ -28,6 +29,7 @@ pub use metric::{
     BatchSeriesView, Exemplar, HistogramSample, MetricBatch, MetricMetadata, MetricType, STALE_NAN_BITS, Sample,
     SampleValue,
 };
+pub use otlp::{DeltaTemporality, OtlpMetrics, Promotion, TranslationStrategy};
 pub use sink::{Appended, LogSink, MetricSink, Rejection, TraceSink};
 pub use tenant::TenantId;
 pub use time::{Clock, SystemClock, TimeRange, TimestampMs, TimestampNs};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::otlp::OtlpMetrics;
 use crate::tenant::TenantId;
 
 /// Per-tenant ceilings. The binary fills them from the `limits.*` settings (docs/configuration.md).
@@ -46,6 +47,8 @@ pub struct Limits {
     pub query_limit_max: u64,
     pub query_memory_bytes: u64,
     pub query_timeout: Duration,
+    /// How OTLP metrics become series; not a ceiling, but a tenant's own and reloaded like one.
+    pub otlp: Arc<OtlpMetrics>,
 }
 
 impl Default for Limits {
@@ -73,6 +76,7 @@ impl Default for Limits {
             query_limit_max: 5000,
             query_memory_bytes: 1 << 30,
             query_timeout: Duration::from_secs(120),
+            otlp: Arc::new(OtlpMetrics::default()),
         }
     }
 }

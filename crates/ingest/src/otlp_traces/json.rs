@@ -407,7 +407,11 @@ fn status_code<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<i32, D::E
     enum_number(d, "STATUS_CODE_", &["UNSET", "OK", "ERROR"])
 }
 
-fn enum_number<'de, D: Deserializer<'de>>(d: D, prefix: &str, names: &[&str]) -> std::result::Result<i32, D::Error> {
+pub(crate) fn enum_number<'de, D: Deserializer<'de>>(
+    d: D,
+    prefix: &str,
+    names: &[&str],
+) -> std::result::Result<i32, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum NameOrNumber {
@@ -429,10 +433,13 @@ fn enum_number<'de, D: Deserializer<'de>>(d: D, prefix: &str, names: &[&str]) ->
 }
 
 /// Integers as numbers or strings; numbers with an exponent or a zero fraction are integers in proto3 JSON.
-struct Number<N>(N);
+pub(crate) struct Number<N>(pub N);
 
-trait Whole: Copy + std::str::FromStr + TryFrom<i128> {
+pub(crate) trait Whole: Copy + std::str::FromStr + TryFrom<i128> {
     const ZERO: Self;
+}
+impl Whole for i32 {
+    const ZERO: i32 = 0;
 }
 impl Whole for u32 {
     const ZERO: u32 = 0;
@@ -483,7 +490,7 @@ impl<'de, N: Whole> Deserialize<'de> for Number<N> {
 }
 
 /// Read from its text: serde_json's own parser may be off by one unit in the last place.
-struct Double(f64);
+pub(crate) struct Double(pub f64);
 
 impl<'de> Deserialize<'de> for Double {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
@@ -500,7 +507,7 @@ impl<'de> Deserialize<'de> for Double {
     }
 }
 
-struct Base64(Vec<u8>);
+pub(crate) struct Base64(pub Vec<u8>);
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
@@ -524,7 +531,7 @@ impl<'de> Deserialize<'de> for Base64 {
 
 /// An id of any length; its owner checks it.
 #[derive(Default)]
-struct Id(Vec<u8>);
+pub(crate) struct Id(pub Vec<u8>);
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {

@@ -7,7 +7,7 @@
 //!
 //! One span with a bad id refuses the whole request, as in Tempo.
 
-mod json;
+pub(crate) mod json;
 mod json_out;
 pub mod out;
 mod proto;

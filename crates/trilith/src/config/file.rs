@@ -47,7 +47,7 @@ pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<FileSet
                 continue;
             }
             let key = path[2..].join(".");
-            let full = if key.starts_with("limits.") {
+            let full = if key.starts_with("limits.") || key.starts_with("otlp.") {
                 key.clone()
             } else {
                 format!("limits.{key}")

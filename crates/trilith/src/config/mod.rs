@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use trilith_model::{Limits, LimitsProvider, TenantId};
+use trilith_model::{
+    DeltaTemporality, Limits, LimitsProvider, OtlpMetrics, Promotion, TenantId, TranslationStrategy,
+};
 
 use settings::{Kind, SETTINGS, Setting};
 
@@ -227,6 +229,7 @@ impl Resolver<'_> {
     }
 
     fn limits(&mut self, values: &Values) -> Limits {
+        let otlp = Arc::new(self.otlp(values));
         let mut get = |key: &'static str| -> u64 {
             let raw = values[key].clone();
             match setting(key).kind {
@@ -260,6 +263,56 @@ impl Resolver<'_> {
             query_limit_max: get("limits.query-limit"),
             query_memory_bytes: get("limits.query-memory"),
             query_timeout: Duration::from_millis(get("limits.query-timeout")),
+            otlp,
+        }
+    }
+
+    fn otlp(&mut self, values: &Values) -> OtlpMetrics {
+        let flag = |r: &mut Self, key: &'static str| r.parsed(values[key].clone(), value::boolean);
+        let list = |r: &mut Self, key: &'static str| r.parsed(values[key].clone(), value::list);
+        let promoted = list(self, "otlp.promote-resource-attributes");
+        let ignored = list(self, "otlp.ignore-resource-attributes");
+        let all = flag(self, "otlp.promote-all-resource-attributes");
+        // The rules and words of Prometheus' configuration.
+        if all && !promoted.is_empty() {
+            let (_, origin) = &values["otlp.promote-resource-attributes"];
+            self.errors.push(format!(
+                "{origin}: cannot be set together with otlp.promote-all-resource-attributes"
+            ));
+        }
+        if !all && !ignored.is_empty() {
+            let (_, origin) = &values["otlp.ignore-resource-attributes"];
+            self.errors.push(format!(
+                "{origin}: cannot be set unless otlp.promote-all-resource-attributes is true"
+            ));
+        }
+        OtlpMetrics {
+            strategy: self.parsed(values["otlp.translation-strategy"].clone(), |text| {
+                TranslationStrategy::from_name(text).ok_or_else(|| {
+                    let names = TranslationStrategy::ALL.map(TranslationStrategy::as_str);
+                    format!("{text:?} is none of {}", names.join(", "))
+                })
+            }),
+            namespace: values["otlp.namespace"].0.clone(),
+            promotion: if all {
+                Promotion::AllBut(ignored)
+            } else {
+                Promotion::These(promoted)
+            },
+            keep_identifying_attributes: flag(self, "otlp.keep-identifying-resource-attributes"),
+            promote_scope_metadata: flag(self, "otlp.promote-scope-metadata"),
+            histograms_to_nhcb: flag(self, "otlp.convert-histograms-to-nhcb"),
+            underscore_sanitization: flag(self, "otlp.label-name-underscore-sanitization"),
+            preserve_multiple_underscores: flag(self, "otlp.label-name-preserve-multiple-underscores"),
+            type_and_unit_labels: flag(self, "otlp.type-and-unit-labels"),
+            delta: self.parsed(values["otlp.delta-temporality"].clone(), |text| match text {
+                "convert" => Ok(DeltaTemporality::Convert),
+                "store" => Ok(DeltaTemporality::Store),
+                "reject" => Ok(DeltaTemporality::Reject),
+                _ => Err(format!("{text:?} is none of convert, store, reject")),
+            }),
+            delta_idle: self.parsed(values["otlp.delta-idle"].clone(), value::duration),
+            delta_bytes_max: self.parsed(values["otlp.delta-totals-size"].clone(), value::bytes),
         }
     }
 }
@@ -309,9 +362,9 @@ pub fn reference_page() -> String {
          Every setting is a flag (`--listen.metrics 9090`) and a key of the YAML file given with `--config`\n\
          (`listen: {metrics: 9090}` or `listen.metrics: 9090`). Flags win over the file. In the file, `${NAME}` and\n\
          `${NAME:-default}` are replaced from the environment and `$$` is a dollar sign. Unknown keys are errors.\n\
-         `trilith check-config FILE` checks a file. Limits can be set per tenant under `overrides`:\n\n\
-         ```yaml\noverrides:\n  team-a:\n    active-series: 2000000\n    ingest-rate: 20MiB\n```\n\n\
-         `SIGHUP` and `POST /-/reload` read the limits and overrides of the file again; other settings need a restart.\n\n\
+         `trilith check-config FILE` checks a file. Limits and the settings `otlp.*` can be set per tenant under `overrides`:\n\n\
+         ```yaml\noverrides:\n  team-a:\n    active-series: 2000000\n    ingest-rate: 20MiB\n    otlp:\n      promote-resource-attributes: k8s.namespace.name\n```\n\n\
+         `SIGHUP` and `POST /-/reload` read these and the overrides of the file again; other settings need a restart.\n\n\
          This page is printed by `trilith config-reference`.\n",
     );
     let mut group = "";

@@ -51,11 +51,23 @@ const fn limit(key: &'static str, kind: Kind, default: &'static str, help: &'sta
     }
 }
 
+const fn otlp(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
+    Setting {
+        key,
+        kind,
+        default,
+        group: OTLP,
+        help,
+        per_tenant: true,
+    }
+}
+
 const STORAGE: &str = "Storage";
 const LISTEN: &str = "Listeners";
 const GENERAL: &str = "General";
 const RETENTION: &str = "Retention and compaction";
 const LIMITS: &str = "Limits per tenant";
+const OTLP: &str = "OTLP metrics, per tenant";
 
 /// Every setting, in the order of the reference page.
 pub const SETTINGS: &[Setting] = &[
@@ -320,6 +332,90 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Duration,
         "2m",
         "Longest run time of a query.",
+    ),
+    otlp(
+        "otlp.translation-strategy",
+        Kind::Text,
+        "UnderscoreEscapingWithSuffixes",
+        "How metric and label names are written: UnderscoreEscapingWithSuffixes, UnderscoreEscapingWithoutSuffixes, NoUTF8EscapingWithSuffixes or NoTranslation.",
+    ),
+    otlp(
+        "otlp.namespace",
+        Kind::Text,
+        "",
+        "Put before every metric name, with an underscore.",
+    ),
+    otlp(
+        "otlp.promote-resource-attributes",
+        Kind::Text,
+        "",
+        "Resource attributes that become labels of every series, separated by commas.",
+    ),
+    otlp(
+        "otlp.promote-all-resource-attributes",
+        Kind::Bool,
+        "false",
+        "All resource attributes become labels of every series.",
+    ),
+    otlp(
+        "otlp.ignore-resource-attributes",
+        Kind::Text,
+        "",
+        "Those that do not, when all others do, separated by commas.",
+    ),
+    otlp(
+        "otlp.keep-identifying-resource-attributes",
+        Kind::Bool,
+        "false",
+        "service.name, service.namespace and service.instance.id are labels of target_info besides job and instance.",
+    ),
+    otlp(
+        "otlp.promote-scope-metadata",
+        Kind::Bool,
+        "false",
+        "Name, version, schema URL and attributes of the instrumentation scope become labels otel_scope_*.",
+    ),
+    otlp(
+        "otlp.convert-histograms-to-nhcb",
+        Kind::Bool,
+        "false",
+        "Histograms with explicit bounds are stored as native histograms with custom buckets instead of classic series.",
+    ),
+    otlp(
+        "otlp.label-name-underscore-sanitization",
+        Kind::Bool,
+        "true",
+        "Label names that begin with one underscore get `key` in front.",
+    ),
+    otlp(
+        "otlp.label-name-preserve-multiple-underscores",
+        Kind::Bool,
+        "true",
+        "Runs of underscores in label names stay; else they become one.",
+    ),
+    otlp(
+        "otlp.type-and-unit-labels",
+        Kind::Bool,
+        "false",
+        "Every series gets the labels __type__ and __unit__.",
+    ),
+    otlp(
+        "otlp.delta-temporality",
+        Kind::Text,
+        "convert",
+        "What becomes of delta points: convert sums them up in memory and stores running totals, store keeps them as they are, reject refuses them.",
+    ),
+    otlp(
+        "otlp.delta-idle",
+        Kind::Duration,
+        "5m",
+        "A running total that nothing was added to for this long is forgotten; 0 keeps it.",
+    ),
+    otlp(
+        "otlp.delta-totals-size",
+        Kind::Bytes,
+        "128MiB",
+        "Memory for running totals; delta points of further series are refused with 429. 0: no limit.",
     ),
 ];
 

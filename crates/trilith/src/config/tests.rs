@@ -46,6 +46,34 @@ fn overrides_start_from_the_global_limits() {
 }
 
 #[test]
+fn otlp_settings_per_tenant() {
+    let text = "otlp:\n  promote-all-resource-attributes: true\n  ignore-resource-attributes: a, b.c\n\
+                overrides:\n  t:\n    otlp:\n      translation-strategy: NoTranslation\n      ignore-resource-attributes: x\n";
+    let c = config(text, &[("otlp.delta-temporality", "store")]).expect("valid");
+    assert_eq!(
+        c.limits.otlp.promotion,
+        Promotion::AllBut(vec!["a".to_owned(), "b.c".to_owned()])
+    );
+    assert_eq!(c.limits.otlp.delta, DeltaTemporality::Store);
+    let own = &c.overrides["t"].otlp;
+    assert_eq!(own.strategy, TranslationStrategy::NoTranslation);
+    assert_eq!(own.promotion, Promotion::AllBut(vec!["x".to_owned()]));
+    for (bad, error) in [
+        ("otlp.translation-strategy: None", "line 1: otlp.translation-strategy: \"None\" is none of"),
+        ("otlp.delta-temporality: x", "line 1: otlp.delta-temporality: \"x\" is none of"),
+        ("otlp.ignore-resource-attributes: a", "line 1: otlp.ignore-resource-attributes: cannot be set unless"),
+        (
+            "otlp: {promote-all-resource-attributes: true, promote-resource-attributes: a}",
+            "line 1: otlp.promote-resource-attributes: cannot be set together",
+        ),
+        ("otlp.promote-resource-attributes: a,a", "line 1: otlp.promote-resource-attributes: \"a\" stands twice"),
+    ] {
+        let e = config(bad, &[]).unwrap_err();
+        assert!(e[0].starts_with(error), "{e:?}");
+    }
+}
+
+#[test]
 fn the_reference_page_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
     let page = std::fs::read_to_string(&path).unwrap_or_default();

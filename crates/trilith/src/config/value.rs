@@ -89,6 +89,24 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Names separated by commas, spaces around them left out; empty text is no name.
+pub fn list(text: &str) -> Result<Vec<String>, String> {
+    let mut out: Vec<String> = Vec::new();
+    if text.trim().is_empty() {
+        return Ok(out);
+    }
+    for name in text.split(',').map(str::trim) {
+        if name.is_empty() {
+            return Err(format!("{text:?} has an empty name in it"));
+        }
+        if out.iter().any(|n| n == name) {
+            return Err(format!("{name:?} stands twice in {text:?}"));
+        }
+        out.push(name.to_owned());
+    }
+    Ok(out)
+}
+
 /// A port alone takes `host`.
 pub fn listen(text: &str, host: &str) -> Result<String, String> {
     let bad = || format!("{text:?} is neither a port nor host:port");
@@ -134,6 +152,15 @@ mod tests {
         ok("1.5GB", 1_500_000_000);
         for bad in ["", "x", "1XB", "-1", "99999999999TB", "1.2.3"] {
             assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists() {
+        assert_eq!(list(" "), Ok(Vec::new()));
+        assert_eq!(list("a, b.c"), Ok(vec!["a".to_owned(), "b.c".to_owned()]));
+        for bad in [",", "a,", "a,b,a"] {
+            assert!(list(bad).is_err(), "{bad}");
         }
     }
 
