@@ -13,9 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use trilith_model::{
-    DeltaTemporality, Limits, LimitsProvider, OtlpMetrics, Promotion, TenantId, TranslationStrategy,
-};
+use trilith_model::{DeltaTemporality, Limits, LimitsProvider, OtlpMetrics, Promotion, TenantId, TranslationStrategy};
 
 use settings::{Kind, SETTINGS, Setting};
 

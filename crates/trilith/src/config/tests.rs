@@ -59,14 +59,26 @@ fn otlp_settings_per_tenant() {
     assert_eq!(own.strategy, TranslationStrategy::NoTranslation);
     assert_eq!(own.promotion, Promotion::AllBut(vec!["x".to_owned()]));
     for (bad, error) in [
-        ("otlp.translation-strategy: None", "line 1: otlp.translation-strategy: \"None\" is none of"),
-        ("otlp.delta-temporality: x", "line 1: otlp.delta-temporality: \"x\" is none of"),
-        ("otlp.ignore-resource-attributes: a", "line 1: otlp.ignore-resource-attributes: cannot be set unless"),
+        (
+            "otlp.translation-strategy: None",
+            "line 1: otlp.translation-strategy: \"None\" is none of",
+        ),
+        (
+            "otlp.delta-temporality: x",
+            "line 1: otlp.delta-temporality: \"x\" is none of",
+        ),
+        (
+            "otlp.ignore-resource-attributes: a",
+            "line 1: otlp.ignore-resource-attributes: cannot be set unless",
+        ),
         (
             "otlp: {promote-all-resource-attributes: true, promote-resource-attributes: a}",
             "line 1: otlp.promote-resource-attributes: cannot be set together",
         ),
-        ("otlp.promote-resource-attributes: a,a", "line 1: otlp.promote-resource-attributes: \"a\" stands twice"),
+        (
+            "otlp.promote-resource-attributes: a,a",
+            "line 1: otlp.promote-resource-attributes: \"a\" stands twice",
+        ),
     ] {
         let e = config(bad, &[]).unwrap_err();
         assert!(e[0].starts_with(error), "{e:?}");
