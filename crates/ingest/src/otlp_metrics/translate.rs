@@ -382,7 +382,8 @@ impl<'a> Translator<'a> {
     ) -> std::result::Result<Metric<'a>, Refused> {
         let delta = data_kind.has_temporality() && data.temporality == TEMPORALITY_DELTA;
         let cumulative = !data_kind.has_temporality() || data.temporality == TEMPORALITY_CUMULATIVE;
-        if !cumulative && !(delta && self.settings.delta != DeltaTemporality::Reject) {
+        let converted = delta && self.settings.delta != DeltaTemporality::Reject;
+        if !cumulative && !converted {
             return Err(Refused::new(
                 "temporality",
                 format!(
