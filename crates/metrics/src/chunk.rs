@@ -288,10 +288,11 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Sealed<'_> {
-    /// Appends the samples.
-    pub(crate) fn read(&self, out: &mut Samples) {
-        let times = times::decode_vector(self.times).expect("the chunk was encoded by this process");
-        rich::decode(self.values, &times, out).expect("the chunk was encoded by this process");
+    /// Appends the samples. `times` is memory to use.
+    pub(crate) fn read(&self, times: &mut Vec<i64>, out: &mut Samples) {
+        times.clear();
+        times::decode_vector_into(self.times, times).expect("the chunk was encoded by this process");
+        rich::decode(self.values, times, out).expect("the chunk was encoded by this process");
     }
 }
 
@@ -314,7 +315,7 @@ mod tests {
             for chunk in newest.chain(&pool) {
                 let from = got.len();
                 let mut samples = Samples::default();
-                chunk.read(&mut samples);
+                chunk.read(&mut Vec::new(), &mut samples);
                 got.extend(
                     samples
                         .times

@@ -27,6 +27,13 @@ pub(crate) fn encode_vector(out: &mut Vec<u8>, times: &[i64]) {
 /// # Errors
 /// `Corrupt` unless the bytes are exactly one vector, strictly ascending.
 pub(crate) fn decode_vector(bytes: &[u8]) -> Result<Arc<[i64]>> {
+    let mut out = Vec::new();
+    decode_vector_into(bytes, &mut out)?;
+    Ok(out.into())
+}
+
+/// As `decode_vector`; appends to `out`, which is undefined after an error.
+pub(crate) fn decode_vector_into(bytes: &[u8], out: &mut Vec<i64>) -> Result<()> {
     let bad = bad("timestamps");
     let mut r = Reader::new(bytes);
     // Each timestamp takes a byte at least, so the count is bounded by the input.
@@ -34,7 +41,7 @@ pub(crate) fn decode_vector(bytes: &[u8]) -> Result<Arc<[i64]>> {
     if n == 0 || n > SLOT_SAMPLES_MAX {
         return Err(Error::corrupt(format!("a timestamp vector of {n} entries")));
     }
-    let mut out = Vec::with_capacity(n);
+    out.reserve(n);
     let mut last = r.varint().map_err(&bad)?;
     let mut delta = 0i64;
     out.push(last);
@@ -47,8 +54,7 @@ pub(crate) fn decode_vector(bytes: &[u8]) -> Result<Arc<[i64]>> {
         out.push(t);
         last = t;
     }
-    r.finish().map_err(&bad)?;
-    Ok(out.into())
+    r.finish().map_err(&bad)
 }
 
 /// Frames vectors that were encoded one after the other into a page.

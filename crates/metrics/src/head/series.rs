@@ -208,9 +208,9 @@ impl Series {
     /// Appends the samples of the range: ascending, of equal times the one written last. What `out` holds already takes
     /// part in that, as written before.
     pub(crate) fn read(&self, pool: &Pool, range: TimeRange, out: &mut Samples) {
-        let mut scratch = Samples::default();
-        for c in self.sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
-            read_within(&mut scratch, range, out, |to| c.read(to));
+        let mut scratch = Scratch::default();
+        for c in self.sealed.chain(pool) {
+            scratch.read(c.range, range, out, |times, to| c.read(times, to));
         }
         if self.open.range().is_some_and(|r| range.overlaps(r)) {
             self.open.for_each(pool, |s| {
@@ -221,13 +221,13 @@ impl Series {
         }
         let Some(rare) = &self.rare else { return };
         if let Some(rich) = &rare.rich
-            && rich.range().is_some_and(|r| range.overlaps(r))
+            && let Some(has) = rich.range()
         {
-            read_within(&mut scratch, range, out, |to| rich.read(to));
+            scratch.read(has, range, out, |_, to| rich.read(to));
         }
         // Late samples come last, so that a stable sort keeps them behind the ones they replace.
-        for c in rare.late_sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
-            read_within(&mut scratch, range, out, |to| c.read(to));
+        for c in rare.late_sealed.chain(pool) {
+            scratch.read(c.range, range, out, |times, to| c.read(times, to));
         }
         for s in rare.late.iter().filter(|s| range.contains(s.ts_ms)) {
             out.push_float(s.ts_ms, s.value);
@@ -246,14 +246,33 @@ impl Series {
     }
 }
 
-/// Appends what `read` gives, as far as it is in the range. What is read ascends.
-fn read_within(scratch: &mut Samples, range: TimeRange, out: &mut Samples, read: impl FnOnce(&mut Samples)) {
-    scratch.clear();
-    read(scratch);
-    let from = scratch.times.partition_point(|&t| t < range.min);
-    let to = scratch.times.partition_point(|&t| t <= range.max);
-    if from < to {
-        out.extend(scratch.slice(from..to));
+/// Memory used from chunk to chunk.
+#[derive(Default)]
+struct Scratch {
+    times: Vec<i64>,
+    samples: Samples,
+}
+
+impl Scratch {
+    /// Appends what `read` gives, as far as it is in the range. What is read ascends and is all within `has`.
+    fn read(
+        &mut self,
+        has: TimeRange,
+        range: TimeRange,
+        out: &mut Samples,
+        read: impl FnOnce(&mut Vec<i64>, &mut Samples),
+    ) {
+        if range.contains(has.min) && range.contains(has.max) {
+            read(&mut self.times, out);
+        } else if range.overlaps(has) {
+            self.samples.clear();
+            read(&mut self.times, &mut self.samples);
+            let from = self.samples.times.partition_point(|&t| t < range.min);
+            let to = self.samples.times.partition_point(|&t| t <= range.max);
+            if from < to {
+                out.extend(self.samples.slice(from..to));
+            }
+        }
     }
 }
 

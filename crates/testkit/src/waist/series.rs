@@ -1,12 +1,16 @@
 //! What every metrics store must do.
 
+mod rich;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use trilith_model::{ErrorKind, Labels, Matcher, MetricBatch, STALE_NAN_BITS, TenantId};
-use trilith_query::{LabelRequest, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource};
+use trilith_model::{ErrorKind, Labels, Matcher, MetricBatch, STALE_NAN_BITS, SampleValue, TenantId};
+use trilith_query::{ColumnValues, LabelRequest, QueryContext, SelectHints, SeriesBatch, SeriesRequest, SeriesSource};
+
+pub use rich::{Exact, collect_exact, exact};
 
 use super::{LABEL_SETS, MATCHER_CASES, context, matcher, tenant};
 use crate::series::metric_batch;
@@ -34,6 +38,7 @@ where
     tenants(&make).await;
     label_calls(&make).await;
     early_drop_and_cancellation(&make).await;
+    rich::run(&make).await;
 }
 
 /// All samples of a selection, by labels. Checks the batch invariants on the way.
@@ -76,8 +81,19 @@ fn check_batch(batch: &SeriesBatch, start: i64, end: i64) {
         batch.columns.windows(2).all(|w| w[0].times_idx <= w[1].times_idx),
         "columns are not ordered by times_idx"
     );
-    for (labels, ts, values) in batch.float_columns() {
-        assert_eq!(ts.len(), values.len(), "values of {labels}");
+    for c in &batch.columns {
+        let len = match batch.values_of(c) {
+            ColumnValues::Float(values) => values.len(),
+            ColumnValues::Mixed(values) => {
+                let histogram = values.iter().any(|v| matches!(v, SampleValue::Histogram(_)));
+                assert!(histogram, "mixed column of {} without a histogram", c.labels);
+                values.len()
+            }
+        };
+        assert_eq!(batch.times_of(c).len(), len, "values of {}", c.labels);
+        if c.starts.is_some() {
+            assert_eq!(batch.starts_of(c).len(), len, "starts of {}", c.labels);
+        }
     }
 }
 

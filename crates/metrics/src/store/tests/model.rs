@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use trilith_histogram::{FloatHistogram, Span};
+use trilith_model::{HistogramSample, SampleValue};
+use trilith_testkit::waist::series::{Exact, collect_exact, exact};
+
 use super::*;
 
-type Model = BTreeMap<Labels, BTreeMap<i64, u64>>;
+/// By series and ms: start ms and the value, bit by bit.
+type Model = BTreeMap<Labels, BTreeMap<i64, (i64, Vec<u64>)>>;
 
 fn labels(i: u32) -> Labels {
     Labels::from_pairs([
@@ -17,37 +22,82 @@ fn labels(i: u32) -> Labels {
     ])
 }
 
+/// A value that depends on series and time only: then no push is refused, and no order matters.
+fn value(series: u32, ts_ms: i64) -> SampleValue {
+    let float = match (ts_ms / 7 + i64::from(series)) % 5 {
+        0 => f64::from_bits(trilith_model::STALE_NAN_BITS),
+        1 => ts_ms as f64 / 1000.0,
+        2 => 1.0 / (ts_ms % 1000) as f64,
+        _ => (ts_ms % 10) as f64,
+    };
+    // A third of the series has histograms, half of those floats between them.
+    if !series.is_multiple_of(3) || (series.is_multiple_of(2) && ts_ms % 11 < 5) {
+        return SampleValue::Float(float);
+    }
+    let width = 1 + (ts_ms / 1_000_000) as u32 % 4;
+    let mut h = FloatHistogram {
+        schema: (series % 9) as i32 - 4,
+        sum: float,
+        zero_count: (ts_ms % 3) as f64,
+        ..FloatHistogram::default()
+    };
+    h.positive.spans = vec![
+        Span {
+            offset: -1,
+            length: width,
+        },
+        Span { offset: 2, length: 1 },
+    ];
+    h.positive.counts = (0..=width).map(|b| (ts_ms % 1000) as f64 * f64::from(b)).collect();
+    if ts_ms % 13 == 0 {
+        h.positive.counts[0] = float;
+    }
+    h.count = h.positive.counts.iter().sum();
+    SampleValue::Histogram(Arc::new(h))
+}
+
+/// Some series have start timestamps, at some times.
+fn start(series: u32, ts_ms: i64) -> i64 {
+    if series % 4 == 1 && ts_ms % 17 < 12 {
+        ts_ms / 100_000 * 100_000
+    } else {
+        0
+    }
+}
+
 /// A push, applied to the model when it is accepted.
 async fn push(store: &MetricsStore, model: &mut Model, rng: &mut ChaCha8Rng) {
     let mut batch = MetricBatch::default();
     let base = T0 + rng.random_range(-20i64..20) * 600_000;
     let kind = rng.random_range(0..4);
-    let mut taken: Vec<(Labels, i64, u64)> = Vec::new();
+    let mut taken: Vec<(Labels, i64, i64, Vec<u64>)> = Vec::new();
     for _ in 0..rng.random_range(1..40) {
-        let l = labels(rng.random_range(0..60));
+        let series = rng.random_range(0..60);
+        let l = labels(series);
         for k in 0..rng.random_range(1..20) {
             let ts_ms = match kind {
                 0 => base + k * 15_000,
                 1 => base + rng.random_range(0..4) * 1000,
                 _ => base + rng.random_range(-100_000_000..100_000_000),
             };
-            // A value that depends on series and time only: then no push is refused, and no order matters.
-            let value = match (ts_ms / 7 + l.len() as i64) % 5 {
-                0 => f64::from_bits(trilith_model::STALE_NAN_BITS),
-                1 => ts_ms as f64 / 1000.0,
-                2 => 1.0 / (ts_ms % 1000) as f64,
-                _ => (ts_ms % 10) as f64,
-            };
-            taken.push((l.clone(), ts_ms, value.to_bits()));
-            batch.samples.push(Sample { ts_ms, value });
+            let (start_ms, value) = (start(series, ts_ms), value(series, ts_ms));
+            taken.push((l.clone(), ts_ms, start_ms, exact(&value)));
+            match value {
+                SampleValue::Float(value) => batch.push_started(Sample { ts_ms, value }, start_ms),
+                SampleValue::Histogram(histogram) => batch.histograms.push(HistogramSample {
+                    ts_ms,
+                    start_ms,
+                    histogram,
+                }),
+            }
         }
         batch.finish_series(l.as_ref());
     }
-    let n = batch.samples.len() as u64;
+    let n = batch.sample_count() as u64;
     let answer = store.append(&anonymous(), batch).await.unwrap();
     assert_eq!((answer.accepted, answer.rejections.len()), (n, 0));
-    for (l, t, v) in taken {
-        model.entry(l).or_default().insert(t, v);
+    for (l, t, start, v) in taken {
+        model.entry(l).or_default().insert(t, (start, v));
     }
 }
 
@@ -66,11 +116,12 @@ async fn compare(store: &MetricsStore, model: &Model, rng: &mut ChaCha8Rng) {
                 hints: Default::default(),
             };
             let ctx = context();
-            let got = waist::series::collect(store, &ctx, request).await;
+            let got = collect_exact(store, &ctx, request).await;
             assert!(ctx.warnings().is_empty(), "{:?}", ctx.warnings());
             let mut want = BTreeMap::new();
             for (l, samples) in model {
-                let run: Vec<(i64, u64)> = samples.range(start_ms..=end_ms).map(|(t, v)| (*t, *v)).collect();
+                let range = samples.range(start_ms..=end_ms);
+                let run: Vec<Exact> = range.map(|(t, (start, v))| (*t, *start, v.clone())).collect();
                 if !run.is_empty() && matchers.iter().all(|m| m.matches(l.get(&m.name).unwrap_or(""))) {
                     want.insert(l.clone(), run);
                 }
