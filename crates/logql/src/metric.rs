@@ -13,7 +13,8 @@ use trilith_model::{Error, ErrorKind, Labels, MatchOp, Matcher, Result, task};
 use trilith_query::series::Grouping;
 use trilith_query::vector::rank::select_k;
 use trilith_query::vector::{
-    ABSENT, Accumulator, AggregateOp, BinaryOp, Block, Grid, Grouper, MatchError, Row, is_absent, matching, ops,
+    ABSENT, Accumulator, AggregateOp, BinaryOp, Block, Grid, Grouper, Join, MatchError, NameRemoval, Row, is_absent,
+    matching, ops,
 };
 use trilith_query::{Direction, EntryBatch, EntryRequest, EntrySource, QueryContext, Reservation, WantedFields};
 
@@ -141,7 +142,7 @@ fn evaluate<'a>(
                     for (row, cells) in block.iter() {
                         acc.add(&row.labels, cells)?;
                     }
-                    acc.finish(&ctx)
+                    acc.finish(&ctx).map(|(block, _)| block)
                 });
                 Value::Vector(grouped.await??)
             }
@@ -155,7 +156,7 @@ fn evaluate<'a>(
                 let (ctx, grouping) = (ctx.clone(), grouping.clone());
                 let (k, largest) = (vec![*k; grid.steps], *largest);
                 let ranked = task::compute(move || select_k(&ctx, block, grouping, &k, largest));
-                Value::Vector(ranked.await??)
+                Value::Vector(ranked.await??.0)
             }
             MetricExpr::Sort { argument, .. } => evaluate(ctx, source, argument, grid, None).await?,
             MetricExpr::Binary { .. } | MetricExpr::Set { .. } => chain(ctx, source, expr, grid).await?,
@@ -192,10 +193,15 @@ fn chain<'a>(
                     (Value::Vector(v), Value::Number(n)) => Value::Vector(with_number(v, n, *op, false, *return_bool)),
                     (Value::Number(n), Value::Vector(v)) => Value::Vector(with_number(v, n, *op, true, *return_bool)),
                     (Value::Vector(a), Value::Vector(b)) => {
-                        let (ctx, op, matching) = (ctx.clone(), *op, matching.clone());
-                        let return_bool = *return_bool;
-                        let joined = task::compute(move || matching::join(&ctx, &a, &b, op, return_bool, &matching));
-                        Value::Vector(joined.await?.map_err(match_error)?)
+                        let ctx = ctx.clone();
+                        let join = Join {
+                            op: *op,
+                            return_bool: *return_bool,
+                            matching: matching.clone(),
+                            names: NameRemoval::Immediate,
+                        };
+                        let joined = task::compute(move || join.run(&ctx, &a, &b));
+                        Value::Vector(joined.await?.map_err(match_error)?.0)
                     }
                 },
                 MetricExpr::Set {
@@ -205,7 +211,7 @@ fn chain<'a>(
                     let r = vector(ctx, evaluate(ctx, source, right, grid, None).await?, grid)?;
                     let (ctx, op, matching) = (ctx.clone(), *op, matching.clone());
                     let set = task::compute(move || matching::set_operation(&ctx, l, r, op, &matching));
-                    Value::Vector(set.await??)
+                    Value::Vector(set.await?.map_err(match_error)?)
                 }
                 _ => return Err(Error::internal("a chain consists of operators")),
             };
@@ -239,7 +245,9 @@ fn match_error(e: MatchError) -> Error {
         MatchError::ManyToOne => {
             "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
         }
-        MatchError::NotUnique => "multiple matches for labels: grouping labels must ensure unique matches",
+        MatchError::NotUnique | MatchError::SameLabels => {
+            "multiple matches for labels: grouping labels must ensure unique matches"
+        }
         MatchError::Other(e) => return e,
     };
     Error::new(ErrorKind::Internal, text)

@@ -91,7 +91,7 @@ impl AnchoredRegex {
         };
         Ok(match regex.captures(value) {
             Some(captures) => {
-                captures.expand(template, out);
+                expand(&captures, template, out);
                 true
             }
             None => false,
@@ -107,6 +107,52 @@ impl AnchoredRegex {
     pub fn literal_prefix(&self) -> &str {
         &self.literal_prefix
     }
+}
+
+/// Go's `Regexp.Expand`: `$name` and `${name}` stand for a group by number or name, `$$` for a dollar; a name is made of
+/// letters, digits and `_`, as long as possible without braces. A dollar without a name stands for itself, an unknown
+/// group for nothing.
+fn expand(captures: &regex::Captures<'_>, template: &str, out: &mut String) {
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let Some((name, after)) = group_name(rest) else {
+            out.push('$');
+            continue;
+        };
+        let group = if name.bytes().all(|c| c.is_ascii_digit()) {
+            // `01` is a name, and no group has it.
+            let plain = name.len() == 1 || !name.starts_with('0');
+            name.parse().ok().filter(|_| plain).and_then(|n: usize| captures.get(n))
+        } else {
+            captures.name(name)
+        };
+        out.push_str(group.map_or("", |g| g.as_str()));
+        rest = after;
+    }
+    out.push_str(rest);
+}
+
+/// The name behind a dollar, and what follows it.
+fn group_name(text: &str) -> Option<(&str, &str)> {
+    let braced = text.strip_prefix('{');
+    let text = braced.unwrap_or(text);
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let rest = if braced.is_some() {
+        rest.strip_prefix('}')?
+    } else {
+        rest
+    };
+    (!name.is_empty()).then_some((name, rest))
 }
 
 fn compile(translated: &str) -> Result<regex::Regex> {

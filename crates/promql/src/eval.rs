@@ -12,19 +12,18 @@ use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use trilith_model::{Error, ErrorKind, Result, task};
-use trilith_query::series::Grouping;
-use trilith_query::vector::matching::{join, set_operation};
-use trilith_query::vector::rank::{count_values, group_quantile, select_k};
-use trilith_query::vector::{Accumulator, AggregateOp, Block, Grid, MatchError, Row, is_absent};
+use trilith_model::{Error, ErrorKind, Matcher, Result, task};
+use trilith_query::vector::{Accumulator, Block, Grid, Row, is_absent};
 use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
-use crate::ast::{Aggregate, Aggregation, Binary, Edges, Expr, ExprKind, Selector, Set, Span, ValueType};
+use crate::ast::{Aggregation, Binary, Edges, Expr, ExprKind, Selector, Span, ValueType};
 use crate::element::ElementOp;
 use crate::functions::{Function, RangeFunction};
 use crate::invariant;
-use crate::notes::{Notes, format_f, format_g};
-use crate::tile::{self, Cell};
+use crate::names::distinct_rows;
+use crate::notes::Notes;
+use crate::operators::Link;
+use crate::tile::{self, Cell, Frame};
 
 /// Settings of evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +132,7 @@ impl Sink {
             }
             Sink::Group(acc) => {
                 for (row, cells) in tile.iter() {
-                    acc.add(&row.labels, cells)?;
+                    acc.add_row(row, cells)?;
                 }
                 Ok(())
             }
@@ -244,31 +243,17 @@ impl Evaluator {
     }
 
     /// Runs the pipeline that ends in `expr` into `sink`.
-    fn pipeline<'a>(
+    pub(crate) fn pipeline<'a>(
         &'a self,
         expr: &'a Expr,
         grid: Grid,
-        mut sink: Sink,
+        sink: Sink,
         hints: SelectHints,
     ) -> BoxFuture<'a, Result<Sink>> {
         async move {
             let (leaf, ops) = self.leaf(expr, grid).await?;
-            match leaf {
-                Leaf::Block(mut block) => {
-                    let ctx = self.ctx.clone();
-                    task::compute(move || {
-                        ops.iter().for_each(|op| op.apply(&mut block));
-                        if let (Sink::Collect(rows), true) = (&sink, ops.is_empty())
-                            && rows.rows.is_empty()
-                        {
-                            // Nothing to do to it: its order may matter (sort, topk).
-                            return Ok(Sink::Collect(block));
-                        }
-                        sink.absorb(&ctx, block)?;
-                        Ok(sink)
-                    })
-                    .await?
-                }
+            let block = match leaf {
+                Leaf::Block(block) => block,
                 Leaf::Selector {
                     selector,
                     width_ms,
@@ -282,12 +267,61 @@ impl Evaluator {
                         hints.func = func.to_owned();
                     }
                     let frame = self.frame(selector.shift, grid, width_ms, edges);
-                    self.stream(&selector.matchers, at, frame, cell, hints, ops, grid, sink)
-                        .await
+                    let streamed = !self.may_collide(selector, !cell.keeps_name(), &ops);
+                    let run = if streamed { Self::stream } else { Self::collect };
+                    return run(self, &selector.matchers, at, frame, cell, hints, ops, grid, sink).await;
                 }
-            }
+            };
+            let this = self.clone();
+            task::compute(move || this.finish_block(block, &ops, sink)).await?
         }
         .boxed()
+    }
+
+    /// As [`stream`](Self::stream), but all rows at once: those that become equal have to be told apart from those that
+    /// just belong to one group.
+    fn collect<'a>(
+        &'a self,
+        matchers: &'a [Matcher],
+        at: Span,
+        frame: Frame,
+        cell: Cell,
+        hints: SelectHints,
+        ops: Vec<ElementOp>,
+        grid: Grid,
+        sink: Sink,
+    ) -> BoxFuture<'a, Result<Sink>> {
+        async move {
+            let rows = Sink::Collect(Block::empty(grid.steps));
+            let rows = self.stream(matchers, at, frame, cell, hints, Vec::new(), grid, rows);
+            let Sink::Collect(mut block) = rows.await? else {
+                return Err(Error::internal("the sink changed its kind"));
+            };
+            let this = self.clone();
+            task::compute(move || {
+                distinct_rows(&mut block)?;
+                this.finish_block(block, &ops, sink)
+            })
+            .await?
+        }
+        .boxed()
+    }
+
+    /// The rest of a pipeline that has its rows at once.
+    fn finish_block(&self, mut block: Block, ops: &[ElementOp], mut sink: Sink) -> Result<Sink> {
+        self.settle_names(&mut block)?;
+        for op in ops {
+            op.apply(&self.ctx, &self.notes, &mut block)?;
+            self.settle_names(&mut block)?;
+        }
+        if let (Sink::Collect(rows), true) = (&sink, ops.is_empty())
+            && rows.rows.is_empty()
+        {
+            // Nothing to do to it: its order may matter (sort, topk).
+            return Ok(Sink::Collect(block));
+        }
+        sink.absorb(&self.ctx, block)?;
+        Ok(sink)
     }
 
     /// Walks down the element-wise operations to what they work on; `ops` come out last one first.
@@ -306,11 +340,11 @@ impl Evaluator {
                         e = inner;
                     }
                     ExprKind::Binary(b) if b.lhs.value_type() == ValueType::Scalar => {
-                        ops.push(self.scalar_op(b, &b.lhs, true, grid).await?);
+                        ops.push(self.scalar_op(b, e.span, true, grid).await?);
                         e = &b.rhs;
                     }
                     ExprKind::Binary(b) if b.rhs.value_type() == ValueType::Scalar => {
-                        ops.push(self.scalar_op(b, &b.rhs, false, grid).await?);
+                        ops.push(self.scalar_op(b, e.span, false, grid).await?);
                         e = &b.lhs;
                     }
                     ExprKind::Selector(selector) => break self.instant_leaf(selector, Cell::Newest, "", e.span),
@@ -377,11 +411,18 @@ impl Evaluator {
                         (Function::OverTime(function), args) => {
                             break self.range_leaf(*function, args, grid).await?;
                         }
-                        _ => break Leaf::Block(self.call(*function, args, grid).await?),
+                        _ => break Leaf::Block(self.call(*function, args, e.span, grid).await?),
                     },
-                    ExprKind::Aggregate(a) => break Leaf::Block(self.aggregate(a, grid).await?),
+                    ExprKind::Aggregate(a) => {
+                        let block = match a.op {
+                            // Without a detour: these nest deep.
+                            Aggregation::Simple(op) => self.group(op, a.grouping.clone(), &a.expr, grid),
+                            _ => self.aggregate(a, e.span, grid),
+                        };
+                        break Leaf::Block(block.await?);
+                    }
                     ExprKind::Binary(b) => {
-                        break Leaf::Block(self.vector_chain(Link::Operator(b), grid).await?);
+                        break Leaf::Block(self.vector_chain(Link::Operator(b, e.span), grid).await?);
                     }
                     ExprKind::Set(s) => {
                         break Leaf::Block(self.vector_chain(Link::Set(s), grid).await?);
@@ -400,17 +441,19 @@ impl Evaluator {
     fn scalar_op<'a>(
         &'a self,
         b: &'a Binary,
-        scalar: &'a Expr,
+        at: Span,
         scalar_left: bool,
         grid: Grid,
     ) -> BoxFuture<'a, Result<ElementOp>> {
         async move {
+            let scalar = if scalar_left { &b.lhs } else { &b.rhs };
             let scalars = self.shared_scalar(scalar, grid).await?;
             Ok(ElementOp::Scalar {
                 op: b.op,
                 scalars,
                 scalar_left,
                 return_bool: b.return_bool,
+                at,
             })
         }
         .boxed()
@@ -490,202 +533,11 @@ impl Evaluator {
         .boxed()
     }
 
-    fn check_quantile(&self, at: Span, phi: &[f64]) {
-        for phi in phi.iter().filter(|p| !(0.0..=1.0).contains(*p)) {
-            self.notes.warn(
-                at,
-                format_args!("quantile value should be between 0 and 1, got {}", format_g(*phi)),
-            );
-        }
-    }
-
-    fn aggregate<'a>(&'a self, a: &'a Aggregate, grid: Grid) -> BoxFuture<'a, Result<Block>> {
-        async move {
-            let ctx = self.ctx.clone();
-            let grouping = a.grouping.clone();
-            match (a.op, &a.param) {
-                (Aggregation::Simple(op), _) => self.group(op, grouping, &a.expr, grid).await,
-                (Aggregation::TopK | Aggregation::BottomK, Some(k)) => {
-                    let k = self
-                        .scalar(k, grid)
-                        .await?
-                        .into_iter()
-                        .map(element_count)
-                        .collect::<Result<Vec<_>>>()?;
-                    let largest = a.op == Aggregation::TopK;
-                    let block = self.vector(&a.expr, grid).await?;
-                    task::compute(move || select_k(&ctx, block, grouping, &k, largest)).await?
-                }
-                (Aggregation::Quantile, Some(param)) => {
-                    let phi = self.scalar(param, grid).await?;
-                    self.check_quantile(param.span, &phi);
-                    let block = self.vector(&a.expr, grid).await?;
-                    task::compute(move || group_quantile(&ctx, &block, grouping, &phi)).await?
-                }
-                (Aggregation::CountValues, Some(label)) => {
-                    let ExprKind::String(label) = &label.unwrapped().kind else {
-                        return Err(Error::internal("the parameter of count_values is a literal"));
-                    };
-                    if label.is_empty() {
-                        return Err(execution(format!("invalid label name {label:?}")));
-                    }
-                    let label = label.clone();
-                    let block = self.vector(&a.expr, grid).await?;
-                    task::compute(move || count_values(&ctx, &block, grouping, &label, format_f)).await?
-                }
-                _ => Err(Error::internal("an aggregation lacks its parameter")),
-            }
-        }
-        .boxed()
-    }
-
-    /// A one-pass aggregation of `expr`.
-    pub(crate) fn group<'a>(
-        &'a self,
-        op: AggregateOp,
-        grouping: Option<Grouping>,
-        expr: &'a Expr,
-        grid: Grid,
-    ) -> BoxFuture<'a, Result<Block>> {
-        async move {
-            let hints = SelectHints {
-                func: aggregate_name(op).to_owned(),
-                grouping: grouping.clone(),
-                ..SelectHints::default()
-            };
-            let sink = Sink::Group(Accumulator::new(&self.ctx, op, grouping, grid.steps));
-            match self.pipeline(expr, grid, sink, hints).await? {
-                Sink::Group(acc) => acc.finish(&self.ctx),
-                Sink::Collect(_) => Err(Error::internal("the sink changed its kind")),
-            }
-        }
-        .boxed()
-    }
-
-    /// Operators between vectors. A chain leans to the left and is evaluated in a loop, which keeps the depth of
-    /// the recursion; the two operands of its innermost link are read at the same time.
-    fn vector_chain<'a>(&'a self, outermost: Link<'a>, grid: Grid) -> BoxFuture<'a, Result<Block>> {
-        async move {
-            let mut links = vec![outermost];
-            let mut innermost = outermost.lhs();
-            while let Some(link) = Link::between_vectors(innermost) {
-                links.push(link);
-                innermost = link.lhs();
-            }
-            let mut left = None;
-            for link in links.into_iter().rev() {
-                let (l, right) = match left.take() {
-                    Some(l) => (l, self.vector(link.rhs(), grid).await?),
-                    None => futures::try_join!(self.vector(innermost, grid), self.vector(link.rhs(), grid))?,
-                };
-                let ctx = self.ctx.clone();
-                left = Some(match link {
-                    Link::Operator(b) => {
-                        let (op, return_bool, matching) = (b.op, b.return_bool, b.matching.clone());
-                        let joined = task::compute(move || join(&ctx, &l, &right, op, return_bool, &matching));
-                        joined.await?.map_err(match_error)?
-                    }
-                    Link::Set(s) => {
-                        let (op, matching) = (s.op, s.matching.clone());
-                        task::compute(move || set_operation(&ctx, l, right, op, &matching)).await??
-                    }
-                });
-            }
-            left.ok_or_else(|| Error::internal("a chain has at least one link"))
-        }
-        .boxed()
-    }
-
     /// A block of one row without labels.
     pub(crate) fn single(&self, values: Vec<f64>, labels: trilith_model::Labels) -> Result<Block> {
         let mut block = Block::absent(&self.ctx, vec![Row::new(labels)], values.len())?;
         block.values = values;
         Ok(block)
-    }
-}
-
-/// One operator between two vectors.
-#[derive(Clone, Copy)]
-enum Link<'a> {
-    Operator(&'a Binary),
-    Set(&'a Set),
-}
-
-impl<'a> Link<'a> {
-    fn between_vectors(expr: &'a Expr) -> Option<Self> {
-        match &expr.kind {
-            ExprKind::Set(s) => Some(Link::Set(s)),
-            ExprKind::Binary(b) if [&b.lhs, &b.rhs].iter().all(|e| e.value_type() == ValueType::Vector) => {
-                Some(Link::Operator(b))
-            }
-            _ => None,
-        }
-    }
-
-    fn lhs(self) -> &'a Expr {
-        match self {
-            Link::Operator(b) => &b.lhs,
-            Link::Set(s) => &s.lhs,
-        }
-    }
-
-    fn rhs(self) -> &'a Expr {
-        match self {
-            Link::Operator(b) => &b.rhs,
-            Link::Set(s) => &s.rhs,
-        }
-    }
-}
-
-/// The k of topk and bottomk.
-fn element_count(k: f64) -> Result<usize> {
-    if k.is_nan() {
-        return Err(execution("Parameter value is NaN"));
-    }
-    // The range of int64; both ends are exact in f64.
-    if !(-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&k) {
-        return Err(execution(format!("Scalar value {} overflows int64", format_g(k))));
-    }
-    Ok(usize::try_from(k as i64).unwrap_or(0))
-}
-
-fn match_error(e: MatchError) -> Error {
-    match e {
-        MatchError::Duplicate {
-            group,
-            one_side,
-            first,
-            second,
-        } => {
-            // In label order, so that the message does not depend on the order of the store.
-            let (first, second) = if first <= second {
-                (first, second)
-            } else {
-                (second, first)
-            };
-            execution(format!(
-                "found duplicate series for the match group {group} on the {one_side} hand-side of the operation: \
-             [{first}, {second}];many-to-many matching not allowed: matching labels must be unique on one side"
-            ))
-        }
-        MatchError::ManyToOne => {
-            execution("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)")
-        }
-        MatchError::NotUnique => execution("multiple matches for labels: grouping labels must ensure unique matches"),
-        MatchError::Other(e) => e,
-    }
-}
-
-fn aggregate_name(op: AggregateOp) -> &'static str {
-    match op {
-        AggregateOp::Sum => "sum",
-        AggregateOp::Avg => "avg",
-        AggregateOp::Min => "min",
-        AggregateOp::Max => "max",
-        AggregateOp::Count => "count",
-        AggregateOp::Group => "group",
-        AggregateOp::Stddev => "stddev",
-        AggregateOp::Stdvar => "stdvar",
     }
 }
 

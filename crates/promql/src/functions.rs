@@ -31,6 +31,9 @@ pub enum Function {
     Sort {
         descending: bool,
     },
+    SortByLabel {
+        descending: bool,
+    },
     StartTimestamp,
     Time,
     Timestamp,
@@ -200,6 +203,8 @@ impl Function {
             "scalar" => Function::Scalar,
             "sort" => Function::Sort { descending: false },
             "sort_desc" => Function::Sort { descending: true },
+            "sort_by_label" => Function::SortByLabel { descending: false },
+            "sort_by_label_desc" => Function::SortByLabel { descending: true },
             "time" => Function::Time,
             "start_timestamp" => Function::StartTimestamp,
             "timestamp" => Function::Timestamp,
@@ -240,6 +245,7 @@ impl Function {
             Function::LabelReplace => (&[Vector, String, String, String, String], 5, false),
             Function::Pi | Function::Time => (&[], 0, false),
             Function::Round => (&[Vector, Scalar], 1, false),
+            Function::SortByLabel { .. } => (&[Vector, String], 1, true),
             Function::Vector => (&[Scalar], 1, false),
         }
     }

@@ -17,6 +17,7 @@
 //! Not here yet, refused with `Unsupported`: native histograms and their functions, `fill`, `limitk`, `limit_ratio`,
 //! `info`, experimental functions and modifiers, duration expressions. Annotations carry no positions.
 
+mod aggregate;
 mod ast;
 mod calls;
 mod element;
@@ -24,7 +25,9 @@ mod eval;
 mod functions;
 mod invariant;
 mod matrix;
+mod names;
 mod notes;
+mod operators;
 mod parse;
 mod result;
 mod select;
@@ -130,7 +133,7 @@ fn output(value: QueryValue, evaluator: &Evaluator) -> QueryOutput {
 fn is_ordered(expr: &Expr) -> bool {
     match &expr.unwrapped().kind {
         ExprKind::Call {
-            function: Function::Sort { .. },
+            function: Function::Sort { .. } | Function::SortByLabel { .. },
             ..
         } => true,
         ExprKind::Aggregate(a) => matches!(a.op, Aggregation::TopK | Aggregation::BottomK),

@@ -123,7 +123,10 @@ impl Evaluator {
             ..Samples::default()
         };
         let mut tile = tile::evaluate(&self.ctx, &samples, cell, frame, &self.remarks(at))?;
-        ops.iter().for_each(|op| op.apply(&mut tile));
+        for op in ops {
+            op.apply(&self.ctx, &self.notes, &mut tile)?;
+        }
+        self.drop_names_now(&mut tile);
         sink.lock().absorb(&self.ctx, tile)
     }
 

@@ -203,7 +203,7 @@ fn matches(note: &Note, text: &str) -> bool {
 fn notes(kind: &str, want: &[Note], none: bool, got: &[String]) -> Result<(), String> {
     let covered = want.iter().all(|w| got.iter().any(|g| matches(w, g)));
     let known = want.is_empty() || got.iter().all(|g| want.iter().any(|w| matches(w, g)));
-    if covered && known && !(none && !got.is_empty()) {
+    if covered && known && (!none || got.is_empty()) {
         return Ok(());
     }
     let want = if none { "none".into() } else { format!("{want:?}") };

@@ -189,6 +189,15 @@ impl Reservation {
         self.bytes += bytes;
         Ok(())
     }
+
+    /// Takes over what another reservation has booked.
+    pub fn join(&mut self, mut other: Reservation) {
+        if Arc::ptr_eq(&self.account, &other.account) {
+            self.bytes += std::mem::take(&mut other.bytes);
+        } else {
+            debug_assert!(other.bytes == 0, "reservations of different budgets cannot be joined");
+        }
+    }
 }
 
 impl Drop for Reservation {

@@ -191,6 +191,8 @@ fn expands_like_go() {
     assert_eq!(expand("(?P<x>.*)", "a", "${x}y$xy").as_deref(), Some("ay"));
     assert_eq!(expand("a.*", "abc", "lit$$").as_deref(), Some("lit$"));
     assert_eq!(expand("a", "b", "$1"), None);
+    assert_eq!(expand("(.*)", "a", "$1x$01${1}$ ${1$-").as_deref(), Some("a$ ${1$-"));
+    assert_eq!(expand("(?P<x>.*)", "a", "${x-y}").as_deref(), Some("${x-y}"));
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Evaluator {
                 let part = input.each(&variants, |h, step| quantile(&about, h, phi[step], step, silent(step)))?;
                 out.append(&ctx, part)?;
             }
-            super::check_distinct(&mut out)?;
+            crate::names::distinct_rows(&mut out)?;
             Ok(out)
         })
         .await?
@@ -344,7 +344,7 @@ impl<'a> Input<'a> {
                 }
             }
         }
-        super::check_distinct(&mut out)?;
+        crate::names::distinct_rows(&mut out)?;
         out.drop_empty_rows();
         Ok(out)
     }

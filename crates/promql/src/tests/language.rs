@@ -416,10 +416,17 @@ fn names_are_dropped_at_the_end() {
         ErrorKind::Execution,
         "vector cannot contain metrics with the same labelset",
     );
+    // A name that is to go still makes groups, which lose it as well.
+    at(600_000, "sum by (__name__) (rate(c_total{job='web'}[1m]))", &["{} 3"]);
     at(
         600_000,
-        "sum by (__name__) (rate({__name__=~'c_total|g',job='web'}[1m]))",
-        &[r#"{__name__="c_total"} 3"#, r#"{__name__="g"} 1.26"#],
+        "label_replace(sum by (__name__) (rate({__name__=~'c_total|g',job='web'}[1m])), 'n', '$1', '__name__', '(.*)')",
+        &[r#"{n="c_total"} 3"#, r#"{n="g"} 1.26"#],
+    );
+    refused(
+        "sum by (__name__) (rate({__name__=~'c_total|g'}[1m]))",
+        ErrorKind::Execution,
+        "vector cannot contain metrics with the same labelset",
     );
 }
 

@@ -65,6 +65,17 @@ pub(crate) enum Cell {
     },
 }
 
+impl Cell {
+    /// Whether the metric name survives.
+    pub(crate) const fn keeps_name(&self) -> bool {
+        match self {
+            Cell::Newest => true,
+            Cell::NewestTime | Cell::NewestStart => false,
+            Cell::Window { function, .. } => function.keeps_name(),
+        }
+    }
+}
+
 /// When cells are evaluated.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
@@ -102,11 +113,7 @@ pub(crate) fn evaluate(
     remarks: &Remarks,
 ) -> Result<Block> {
     let columns = &samples.batch.columns;
-    let keeps_name = match cell {
-        Cell::Newest => true,
-        Cell::NewestTime | Cell::NewestStart => false,
-        Cell::Window { function, .. } => function.keeps_name(),
-    };
+    let keeps_name = cell.keeps_name();
     let rows = columns
         .iter()
         .enumerate()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use trilith_model::metric::STALE_NAN_BITS;
 use trilith_model::{Error, FloatHistogram, Labels, Result};
@@ -83,6 +84,13 @@ pub struct Row {
 /// One cell per step.
 pub type RowHistograms = Vec<Option<Arc<FloatHistogram>>>;
 
+/// The value of a cell that has one.
+#[derive(Clone, Copy, Debug)]
+pub enum Element<'a> {
+    Float(f64),
+    Histogram(&'a Arc<FloatHistogram>),
+}
+
 impl Row {
     pub fn new(labels: Labels) -> Self {
         Row {
@@ -91,6 +99,59 @@ impl Row {
             histograms: None,
         }
     }
+
+    pub fn histogram(&self, step: usize) -> Option<&Arc<FloatHistogram>> {
+        self.histograms.as_ref()?.get(step)?.as_ref()
+    }
+
+    /// The value at a step; `cells` are the row's.
+    pub fn element(&self, cells: &[f64], step: usize) -> Option<Element<'_>> {
+        match self.histogram(step) {
+            Some(h) => Some(Element::Histogram(h)),
+            None => Some(cells[step]).filter(|v| !is_absent(*v)).map(Element::Float),
+        }
+    }
+
+    pub fn has_value(&self, cells: &[f64], step: usize) -> bool {
+        !is_absent(cells[step]) || self.histogram(step).is_some()
+    }
+
+    /// Whether any cell has a value; `cells` are the row's.
+    pub fn has_values(&self, cells: &[f64]) -> bool {
+        cells.iter().any(|v| !is_absent(*v)) || self.histograms.iter().flatten().any(Option::is_some)
+    }
+
+    /// Per step: `present` becomes true where the row has a value and stays as it was elsewhere.
+    pub fn mark_present(&self, cells: &[f64], present: &mut [bool]) {
+        for (p, v) in present.iter_mut().zip(cells) {
+            *p |= !is_absent(*v);
+        }
+        if let Some(histograms) = &self.histograms {
+            for (p, h) in present.iter_mut().zip(histograms) {
+                *p |= h.is_some();
+            }
+        }
+    }
+
+    /// Takes the histogram of a step away.
+    pub fn clear_histogram(&mut self, step: usize) {
+        if let Some(cell) = self.histograms.as_mut().and_then(|h| h.get_mut(step)) {
+            *cell = None;
+        }
+    }
+
+    /// Puts a histogram at a step of a row of `steps`; the float cell is the caller's to clear.
+    pub fn set_histogram(&mut self, step: usize, steps: usize, histogram: Arc<FloatHistogram>) {
+        self.histograms.get_or_insert_with(|| vec![None; steps])[step] = Some(histogram);
+    }
+}
+
+/// Bytes that a histogram holds, for budgets. Custom bounds are shared, so they do not count.
+pub fn histogram_bytes(h: &FloatHistogram) -> usize {
+    let side = |b: &trilith_histogram::Buckets| {
+        b.spans.len() * size_of::<trilith_histogram::Span>() + b.counts.len() * size_of::<f64>()
+    };
+    size_of::<FloatHistogram>() + side(&h.positive) + side(&h.negative)
 }
 
 /// Rows × steps.
@@ -117,9 +178,7 @@ impl Block {
     /// `Execution` when the budget is exceeded.
     pub fn absent(ctx: &QueryContext, rows: Vec<Row>, steps: usize) -> Result<Self> {
         let cells = rows.len().saturating_mul(steps);
-        let memory = ctx
-            .memory
-            .reserve(cells.saturating_mul(8).saturating_add(row_bytes(&rows)))?;
+        let memory = ctx.memory.reserve(cell_bytes(&rows, cells))?;
         Ok(Block {
             steps,
             values: vec![ABSENT; cells],
@@ -142,27 +201,26 @@ impl Block {
         self.rows.iter().zip(self.values.chunks(self.steps.max(1)))
     }
 
-    /// Adds the rows of another block of as many steps.
+    /// Adds the rows of another block of as many steps; what the other has booked goes along.
     ///
     /// # Errors
     /// `Execution` when the budget is exceeded; the block is unchanged then.
-    pub fn append(&mut self, ctx: &QueryContext, other: Block) -> Result<()> {
+    pub fn append(&mut self, ctx: &QueryContext, mut other: Block) -> Result<()> {
         debug_assert_eq!(self.steps, other.steps, "blocks of one query have the same grid");
         if self.rows.is_empty() {
             *self = other;
             return Ok(());
         }
-        let bytes = other
-            .values
-            .len()
-            .saturating_mul(8)
-            .saturating_add(row_bytes(&other.rows));
+        let booked = match other.memory.take() {
+            Some(booked) => booked,
+            None => ctx.memory.reserve(cell_bytes(&other.rows, other.values.len()))?,
+        };
         match &mut self.memory {
-            Some(m) => m.grow(bytes)?,
-            none => *none = Some(ctx.memory.reserve(bytes)?),
+            Some(m) => m.join(booked),
+            none => *none = Some(booked),
         }
-        self.rows.extend(other.rows);
-        self.values.extend(other.values);
+        self.rows.append(&mut other.rows);
+        self.values.append(&mut other.values);
         Ok(())
     }
 
@@ -198,36 +256,84 @@ impl Block {
 
     /// Drops rows without any value.
     pub fn drop_empty_rows(&mut self) {
-        self.retain(|_, cells| cells.iter().any(|v| !is_absent(*v)));
+        self.retain(Row::has_values);
     }
 
-    /// Joins rows with equal labels that have no step in common; the order of first appearance stays.
+    /// Takes all histograms away: for what works on floats only.
+    pub fn drop_histograms(&mut self) {
+        for row in &mut self.rows {
+            row.histograms = None;
+        }
+    }
+
+    /// The value of a row at a step.
+    pub fn element(&self, row: usize, step: usize) -> Option<Element<'_>> {
+        self.rows[row].element(self.row(row), step)
+    }
+
+    pub fn has_value(&self, row: usize, step: usize) -> bool {
+        self.rows[row].has_value(self.row(row), step)
+    }
+
+    /// Puts a histogram that an operation made into a cell, booked on the query's budget; the float cell is the caller's
+    /// to clear.
+    ///
+    /// # Errors
+    /// `Execution` when the budget is exceeded.
+    pub fn put_histogram(
+        &mut self,
+        ctx: &QueryContext,
+        row: usize,
+        step: usize,
+        histogram: Arc<FloatHistogram>,
+    ) -> Result<()> {
+        let cells = match self.rows[row].histograms {
+            Some(_) => 0,
+            None => self.steps * size_of::<Option<Arc<FloatHistogram>>>(),
+        };
+        self.charge(ctx, cells + histogram_bytes(&histogram))?;
+        self.rows[row].set_histogram(step, self.steps, histogram);
+        Ok(())
+    }
+
+    /// Removes the value of a row at a step.
+    pub fn clear(&mut self, row: usize, step: usize) {
+        self.values[row * self.steps + step] = ABSENT;
+        self.rows[row].clear_histogram(step);
+    }
+
+    /// Joins rows with equal labels that have no step in common; the order of first appearance stays. A row whose name
+    /// is to be dropped is another series than one that keeps it.
     ///
     /// # Errors
     /// The labels that two rows have at the same step.
     pub fn merge_equal_rows(&mut self) -> std::result::Result<(), Labels> {
-        let mut first: HashMap<Labels, usize> = HashMap::with_capacity(self.rows.len());
+        let mut first: HashMap<(Labels, bool), usize> = HashMap::with_capacity(self.rows.len());
         let mut merged = vec![false; self.rows.len()];
+        let steps = self.steps;
         for (i, merged) in merged.iter_mut().enumerate() {
-            let labels = self.rows[i].labels.clone();
-            match first.get(&labels) {
-                None => {
-                    first.insert(labels, i);
+            let at = match first.entry((self.rows[i].labels.clone(), self.rows[i].drop_name)) {
+                Entry::Vacant(free) => {
+                    free.insert(i);
+                    continue;
                 }
-                Some(&at) => {
-                    let (head, tail) = self.values.split_at_mut(i * self.steps);
-                    let target = &mut head[at * self.steps..(at + 1) * self.steps];
-                    for (t, v) in target.iter_mut().zip(&tail[..self.steps]) {
-                        if !is_absent(*v) {
-                            if !is_absent(*t) {
-                                return Err(labels);
-                            }
-                            *t = *v;
-                        }
-                    }
-                    *merged = true;
+                Entry::Occupied(at) => *at.get(),
+            };
+            if (0..steps).any(|s| self.has_value(i, s) && self.has_value(at, s)) {
+                return Err(self.rows[i].labels.clone());
+            }
+            let (head, tail) = self.values.split_at_mut(i * steps);
+            for (to, v) in head[at * steps..(at + 1) * steps].iter_mut().zip(&tail[..steps]) {
+                if !is_absent(*v) {
+                    *to = *v;
                 }
             }
+            for (step, h) in self.rows[i].histograms.take().into_iter().flatten().enumerate() {
+                if let Some(h) = h {
+                    self.rows[at].set_histogram(step, steps, h);
+                }
+            }
+            *merged = true;
         }
         if merged.contains(&true) {
             let mut i = 0;
@@ -241,7 +347,9 @@ impl Block {
 
     /// How many cells have a value.
     pub fn present_cells(&self) -> usize {
-        self.values.iter().filter(|v| !is_absent(**v)).count()
+        let floats = self.values.iter().filter(|v| !is_absent(**v)).count();
+        let histograms = self.rows.iter().flat_map(|r| &r.histograms).flatten().flatten();
+        floats + histograms.count()
     }
 
     /// Sorts the rows by their labels.
@@ -251,35 +359,30 @@ impl Block {
         self.reorder(&order);
     }
 
-    /// Puts row `order[i]` at place `i`.
+    /// Puts row `order[i]` at place `i`; rows that `order` leaves out are dropped, none may stand in it twice.
     pub fn reorder(&mut self, order: &[usize]) {
         if order.iter().enumerate().all(|(i, o)| i == *o) && order.len() == self.rows.len() {
             return;
         }
-        // Every row has one place, as a rule; a row taken twice keeps its histograms at the first.
-        let rows = order
-            .iter()
-            .map(|i| {
-                let row = &mut self.rows[*i];
-                Row {
-                    labels: row.labels.clone(),
-                    drop_name: row.drop_name,
-                    histograms: row.histograms.take(),
-                }
-            })
-            .collect();
         let mut values = Vec::with_capacity(order.len() * self.steps);
         for i in order {
             values.extend_from_slice(self.row(*i));
         }
-        self.rows = rows;
+        self.rows = order
+            .iter()
+            .map(|i| std::mem::replace(&mut self.rows[*i], Row::new(Labels::empty())))
+            .collect();
         self.values = values;
     }
 }
 
-fn row_bytes(rows: &[Row]) -> usize {
-    // Label sets are shared with the source as a rule, so only the handle counts.
+fn cell_bytes(rows: &[Row], cells: usize) -> usize {
+    // Label sets and histograms are shared with the source as a rule, so only the handles count; who makes new ones
+    // charges them.
+    let histograms: usize = rows.iter().flat_map(|r| &r.histograms).map(Vec::len).sum();
     std::mem::size_of_val(rows)
+        .saturating_add(cells.saturating_mul(size_of::<f64>()))
+        .saturating_add(histograms.saturating_mul(size_of::<Option<Arc<FloatHistogram>>>()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Vector mathematics shared by the languages: what PromQL, LogQL metrics and TraceQL metrics do alike.
 //!
 //! A [`Block`] holds an instant vector at every step of a query: one row per series, one column per step, `f64`
-//! cells, row-major. A cell without a value is [`ABSENT`]. Engines' samples become blocks through window bounds
+//! cells, row-major. A cell without a value is [`ABSENT`]; a native histogram stands beside the cells and leaves its cell
+//! absent, so that what knows floats only passes it over. Engines' samples become blocks through window bounds
 //! that are computed once per timestamp vector ([`window`], [`rate`], [`over_time`]); blocks are aggregated
 //! ([`accumulate`], [`rank`]), joined ([`matching`]) and mapped ([`ops`]). Nothing here knows a language's syntax or its
 //! error texts.
@@ -9,20 +10,25 @@
 pub mod accumulate;
 pub mod block;
 pub mod group;
+pub mod join;
 pub mod matching;
+pub mod mixed;
 pub mod ops;
 pub mod over_time;
 pub mod quantile;
 pub mod rank;
 pub mod rate;
+pub mod remark;
 pub mod sum;
 pub mod window;
 
 pub use accumulate::{Accumulator, AggregateOp};
-pub use block::{ABSENT, Block, Grid, Row, is_absent};
+pub use block::{ABSENT, Block, Element, Grid, Row, is_absent};
 pub use group::Grouper;
-pub use matching::{Cardinality, MatchError, Matching, SetOp};
+pub use join::Join;
+pub use matching::{Cardinality, MatchError, Matching, NameRemoval, SetOp};
 pub use ops::BinaryOp;
+pub use remark::{Kind, Remark, Remarks};
 pub use sum::KahanSum;
 
 #[cfg(test)]

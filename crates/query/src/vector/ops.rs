@@ -21,12 +21,26 @@ pub enum BinaryOp {
     Le,
     Gt,
     Ge,
+    /// `</`: the part of a histogram up to a value.
+    TrimUpper,
+    /// `>/`: the part of a histogram from a value on.
+    TrimLower,
 }
 
 impl BinaryOp {
     pub const fn is_comparison(self) -> bool {
         use BinaryOp::{Eq, Ge, Gt, Le, Lt, Ne};
         matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
+    }
+
+    /// Between a histogram and a number only.
+    pub const fn is_trim(self) -> bool {
+        matches!(self, BinaryOp::TrimUpper | BinaryOp::TrimLower)
+    }
+
+    /// Whether the result is another quantity than the operands, so that it has no name.
+    pub const fn drops_name(self) -> bool {
+        !self.is_comparison() && !self.is_trim()
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -44,10 +58,12 @@ impl BinaryOp {
             BinaryOp::Le => "<=",
             BinaryOp::Gt => ">",
             BinaryOp::Ge => ">=",
+            BinaryOp::TrimUpper => "</",
+            BinaryOp::TrimLower => ">/",
         }
     }
 
-    /// The operator between two numbers; comparisons give 1 or 0.
+    /// The operator between two numbers; comparisons give 1 or 0, trimming a number gives NaN.
     pub fn scalar(self, a: f64, b: f64) -> f64 {
         match self {
             BinaryOp::Add => a + b,
@@ -70,6 +86,7 @@ impl BinaryOp {
             BinaryOp::Le => f64::from(a <= b),
             BinaryOp::Gt => f64::from(a > b),
             BinaryOp::Ge => f64::from(a >= b),
+            BinaryOp::TrimUpper | BinaryOp::TrimLower => f64::NAN,
         }
     }
 

@@ -109,6 +109,34 @@ impl Variance {
     }
 }
 
+/// Population variance by Welford's method, as aggregations over series compute it: without compensation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Welford {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Welford {
+    #[inline]
+    pub fn add(&mut self, v: f64) {
+        self.count += 1.0;
+        if self.count == 1.0 {
+            self.mean = v;
+            self.squares = if v.is_finite() { 0.0 } else { f64::NAN };
+            return;
+        }
+        let delta = v - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (v - self.mean);
+    }
+
+    /// NaN when a value was not finite.
+    pub fn value(&self) -> f64 {
+        self.squares / self.count
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +180,15 @@ mod tests {
         assert_eq!(v.value(), 1.25);
         v.add(f64::INFINITY);
         assert!(v.value().is_nan());
+        for first in [true, false] {
+            let mut v = Welford::default();
+            if !first {
+                [1.0, 2.0, 3.0, 4.0].iter().for_each(|x| v.add(*x));
+                assert_eq!(v.value(), 1.25);
+            }
+            v.add(f64::NEG_INFINITY);
+            v.add(1.0);
+            assert!(v.value().is_nan());
+        }
     }
 }
