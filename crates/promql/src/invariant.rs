@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trilith_model::Result;
 use trilith_query::SampleCounts;
-use trilith_query::vector::{Block, Grid};
+use trilith_query::vector::{Block, Grid, is_absent};
 
 use crate::ast::{Expr, ExprKind, Selector};
 use crate::eval::{Evaluator, too_many_samples};
@@ -77,7 +77,7 @@ impl Evaluator {
         Ok(out)
     }
 
-    /// Refuses blocks that weigh more samples than a query may hold. What floats weigh is checked as they come in.
+    /// Refuses blocks that weigh more samples than a query may hold; a histogram counts by its size.
     pub(crate) fn check_weight(&self, block: &Block) -> Result<()> {
         let limit = self.ctx.limits.query_samples_max;
         let histograms = block
@@ -86,7 +86,10 @@ impl Evaluator {
             .filter_map(|r| r.histograms.as_ref())
             .flatten()
             .flatten();
-        let held: u64 = histograms.map(|h| h.sample_cost() as u64).sum();
+        let mut held: u64 = histograms.map(|h| h.sample_cost() as u64).sum();
+        if held > 0 || block.values.len() as u64 > limit {
+            held += block.values.iter().filter(|v| !is_absent(**v)).count() as u64;
+        }
         if limit != 0 && held > limit {
             return Err(too_many_samples());
         }

@@ -10,6 +10,7 @@ use super::*;
 
 mod language;
 mod oracle;
+mod ranges;
 
 fn context() -> QueryContext {
     context_with(Limits::default())

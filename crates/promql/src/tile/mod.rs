@@ -129,13 +129,17 @@ pub(crate) fn evaluate(
     }
     let mut shared: Option<(u32, float::Windows)> = None;
     let mut scratch = Vec::new();
+    let first_start = frame.at_ms.iter().min().map_or(0, |t| t.saturating_sub(frame.width_ms));
     for (i, column) in columns.iter().enumerate() {
         let ts = samples.batch.times_of(column);
         if i % 64 == 0 {
             ctx.check()?;
         }
         let starts = match cell {
-            Cell::NewestStart | Cell::Window { starts: true, .. } => samples.batch.starts_of(column),
+            Cell::NewestStart => samples.batch.starts_of(column),
+            Cell::Window { starts: true, .. } => Some(samples.batch.starts_of(column))
+                .filter(|s| starts::matter(s, first_start))
+                .unwrap_or(&[]),
             _ => &[],
         };
         let values = match samples.batch.values_of(column) {
@@ -254,3 +258,6 @@ impl<'a> RowOut<'a> {
 fn metric_name(labels: &Labels) -> &str {
     labels.get("__name__").unwrap_or("")
 }
+
+#[cfg(test)]
+mod tests;

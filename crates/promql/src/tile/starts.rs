@@ -26,6 +26,15 @@ pub(super) fn overlaps(before: Counted, now: Counted) -> bool {
     now.start != 0 && now.start < before.time && now.start != before.start
 }
 
+/// Whether the start timestamps of a series can change anything in windows that begin at `first_start` or later. A
+/// counter that has run since before, as most have, tells nothing new.
+pub(super) fn matter(starts: &[i64], first_start: i64) -> bool {
+    let Some(first) = starts.first() else {
+        return false;
+    };
+    *first > first_start || starts.iter().any(|s| s != first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +54,13 @@ mod tests {
         assert!(!is_reset(at(0, 60), at(60, 120)), "the first start is unknown");
         assert!(!is_reset(at(60, 60), at(60, 120)), "the first start is its own time");
         assert!(!is_reset(at(61, 60), at(60, 120)), "the first start is invalid");
+    }
+
+    #[test]
+    fn old_counters_tell_nothing() {
+        assert!(!matter(&[], 100) && !matter(&[0, 0], 100) && !matter(&[100, 100], 100));
+        assert!(matter(&[101, 101], 100) && matter(&[50, 60], 100) && matter(&[50, 0], 100));
+        assert!(matter(&[0, 0], -5), "zero lies in the window, and is sorted out there");
     }
 
     #[test]
