@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn queries_parse_or_are_refused_by_name() {
-        assert!(trilith_promql::parse("up").is_ok());
+        assert!(trilith_promql::parse("up", &trilith_promql::Features::default()).is_ok());
         assert!(trilith_logql::parse("{app=\"x\"}").is_ok());
     }
 }

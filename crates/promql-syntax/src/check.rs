@@ -50,7 +50,10 @@ impl Checker<'_> {
                     ValueType::Vector => Ok(()),
                     other => self.error(
                         e.span,
-                        format!("subquery is only allowed on instant vector, got {} instead", other.short()),
+                        format!(
+                            "subquery is only allowed on instant vector, got {} instead",
+                            other.short()
+                        ),
                     ),
                 }
             }
@@ -194,7 +197,10 @@ impl Checker<'_> {
                 }
                 ExprKind::Selector(s) if s.name.is_none() => {}
                 ExprKind::Selector(_) => {
-                    return self.error(labels.span, "expected label selectors only, got vector selector instead");
+                    return self.error(
+                        labels.span,
+                        "expected label selectors only, got vector selector instead",
+                    );
                 }
                 _ => return self.error(labels.span, "expected label selectors only"),
             }

@@ -33,7 +33,11 @@ fn write(out: &mut String, e: &Expr) {
         ExprKind::Unary(u) => {
             out.push_str(r#"{"expr":"#);
             write(out, &u.expr);
-            let _ = write!(out, r#","op":"{}","type":"unaryExpr"}}"#, if u.negative { '-' } else { '+' });
+            let _ = write!(
+                out,
+                r#","op":"{}","type":"unaryExpr"}}"#,
+                if u.negative { '-' } else { '+' }
+            );
         }
         ExprKind::Selector(s) => {
             out.push('{');

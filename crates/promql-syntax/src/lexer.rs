@@ -296,7 +296,10 @@ impl<'a> Lexer<'a> {
             }
             _ => match self.duration_word(c) {
                 Some(word) => self.emit(Kind::Preprocessor(word)),
-                None => Err(format!("unexpected character in duration expression: {}", quote_char(Some(c)))),
+                None => Err(format!(
+                    "unexpected character in duration expression: {}",
+                    quote_char(Some(c))
+                )),
             },
         }
     }

@@ -13,14 +13,13 @@ pub(crate) fn number(text: &str) -> Result<f64, String> {
     if let Some(integer) = integer(text) {
         return Ok(integer as f64);
     }
-    let refused = |why| {
-        Err(format!(
-            "strconv.ParseFloat: parsing {}: {why}",
-            quote(text.as_bytes())
-        ))
-    };
+    let refused = |why| Err(format!("strconv.ParseFloat: parsing {}: {why}", quote(text.as_bytes())));
     if matches!(text.to_ascii_lowercase().as_str(), "inf" | "nan") {
-        return Ok(if text.eq_ignore_ascii_case("nan") { f64::NAN } else { f64::INFINITY });
+        return Ok(if text.eq_ignore_ascii_case("nan") {
+            f64::NAN
+        } else {
+            f64::INFINITY
+        });
     }
     if !underscores_separate_digits(text) {
         return refused("invalid syntax");
@@ -219,7 +218,12 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("5m", 300_000), ("1h30m", 5_400_000), ("1y2w3d4h5m6s7ms", 33_019_506_007), ("0s", 0)] {
+        for (text, ms) in [
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("1y2w3d4h5m6s7ms", 33_019_506_007),
+            ("0s", 0),
+        ] {
             assert_eq!(duration(text), Ok(ms * 1_000_000), "{text}");
         }
         for text in ["5m1h", "5m1m", "1.5m", "1e5m", "5"] {
@@ -247,7 +251,10 @@ mod tests {
     #[test]
     fn strings() {
         for (token, want) in [
-            (r#""a\n\x41\101\u00fc\U0001F600\\\"""#, "a\nAA\u{fc}\u{1F600}\\\"".as_bytes()),
+            (
+                r#""a\n\x41\101\u00fc\U0001F600\\\"""#,
+                "a\nAA\u{fc}\u{1F600}\\\"".as_bytes(),
+            ),
             (r"'\''", b"'"),
             (r"`\n`", b"\\n"),
             (r#""\xff\377""#, b"\xff\xff"),

@@ -147,7 +147,11 @@ impl<'a> Parser<'a> {
     }
 
     fn take_if(&mut self, kind: Kind) -> Parsed<Option<Token<'a>>> {
-        if self.peek()?.kind == kind { self.take().map(Some) } else { Ok(None) }
+        if self.peek()?.kind == kind {
+            self.take().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn expect(&mut self, kind: Kind) -> Parsed<Token<'a>> {
@@ -200,7 +204,9 @@ impl<'a> Parser<'a> {
         self.deeper(|p| {
             let mut lhs = p.operand()?;
             loop {
-                let Kind::Operator(op) = p.peek()?.kind else { return Ok(lhs) };
+                let Kind::Operator(op) = p.peek()?.kind else {
+                    return Ok(lhs);
+                };
                 let precedence = op.precedence();
                 if precedence < min {
                     return Ok(lhs);
@@ -411,7 +417,10 @@ impl<'a> Parser<'a> {
     fn unquote(&self, token: Token<'_>) -> Parsed<Text> {
         literal::unquote(token.text).map_or_else(
             || {
-                let message = format!("error unquoting string {}: invalid syntax", quote(token.text.as_bytes()));
+                let message = format!(
+                    "error unquoting string {}: invalid syntax",
+                    quote(token.text.as_bytes())
+                );
                 self.error(token.span(), message)
             },
             Ok,
@@ -504,9 +513,8 @@ impl<'a> Parser<'a> {
         let expr = match args.pop() {
             Some(expr) if got == want => expr,
             _ => {
-                let message = format!(
-                    "wrong number of arguments for aggregate expression provided, expected {want}, got {got}"
-                );
+                let message =
+                    format!("wrong number of arguments for aggregate expression provided, expected {want}, got {got}");
                 return self.error(span, message);
             }
         };
@@ -661,7 +669,11 @@ impl<'a> Parser<'a> {
         let span = expr.span;
         let bound = i64::MAX as f64;
         if let Some(t) = seconds.filter(|t| !(*t > -bound && *t < bound)) {
-            let shown = if t.is_finite() { format!("{t:.6}") } else { crate::text::format_f(t) };
+            let shown = if t.is_finite() {
+                format!("{t:.6}")
+            } else {
+                crate::text::format_f(t)
+            };
             return self.error(span, format!("timestamp out of bounds for @ modifier: {shown}"));
         }
         let Some(shift) = shift_of(&mut expr) else {

@@ -125,14 +125,29 @@ fn bare(s: &Selector) -> impl Display {
 
 impl Display for Selector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{}{}", bare(self), at(&self.shift), self.edges, offset(&self.shift))
+        write!(
+            f,
+            "{}{}{}{}",
+            bare(self),
+            at(&self.shift),
+            self.edges,
+            offset(&self.shift)
+        )
     }
 }
 
 impl Display for RangeSelector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let s = &self.selector;
-        write!(f, "{}[{}]{}{}{}", bare(s), self.range, s.edges, at(&s.shift), offset(&s.shift))
+        write!(
+            f,
+            "{}[{}]{}{}{}",
+            bare(s),
+            self.range,
+            s.edges,
+            at(&s.shift),
+            offset(&s.shift)
+        )
     }
 }
 

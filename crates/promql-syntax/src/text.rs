@@ -161,7 +161,10 @@ mod tests {
         for (bytes, want) in [
             (&b"a\"b'\\"[..], r#""a\"b'\\""#),
             (b"\x00\x1f\x7f\n\t", r#""\x00\x1f\x7f\n\t""#),
-            ("ü\u{a0}\u{200b}\u{301}\u{e0001}".as_bytes(), "\"ü\\u00a0\\u200b\u{301}\\U000e0001\""),
+            (
+                "ü\u{a0}\u{200b}\u{301}\u{e0001}".as_bytes(),
+                "\"ü\\u00a0\\u200b\u{301}\\U000e0001\"",
+            ),
             (b"\xff\xc3(", r#""\xff\xc3(""#),
         ] {
             assert_eq!(quote(bytes), want);

@@ -6,35 +6,7 @@ use trilith_query::vector::{AggregateOp, BinaryOp, Matching, SetOp};
 
 use crate::functions::Function;
 
-/// What an expression evaluates to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueType {
-    Scalar,
-    String,
-    /// Instant vector.
-    Vector,
-    /// Range vector.
-    Matrix,
-}
-
-impl ValueType {
-    /// The name in Prometheus' messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ValueType::Scalar => "scalar",
-            ValueType::String => "string",
-            ValueType::Vector => "instant vector",
-            ValueType::Matrix => "range vector",
-        }
-    }
-}
-
-/// The bytes of the query text that an expression came from; `start` inclusive, `end` exclusive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    pub start: u32,
-    pub end: u32,
-}
+pub use trilith_promql_syntax::{At, Edges, Span, ValueType};
 
 #[derive(Clone, Debug)]
 pub struct Expr {
@@ -62,6 +34,8 @@ pub enum ExprKind {
     Binary(Box<Binary>),
     Set(Box<Set>),
     Neg(Box<Expr>),
+    /// A plus sign changes no value, but what stands behind it is no selector.
+    Plus(Box<Expr>),
     Paren(Box<Expr>),
 }
 
@@ -73,33 +47,12 @@ pub struct Selector {
     pub edges: Edges,
 }
 
-/// How the edges of a selector's window are treated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Edges {
-    /// Samples inside the window only.
-    #[default]
-    Plain,
-    /// `anchored`: the last sample at or before the window's start stands at the start.
-    Anchored,
-    /// `smoothed`: values at both edges are interpolated.
-    Smoothed,
-}
-
 /// `@` and `offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeShift {
     pub at: Option<At>,
     /// Positive goes to the past.
     pub offset_ms: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// ms since the epoch
-    Time(i64),
-    /// Of the whole query.
-    Start,
-    End,
 }
 
 #[derive(Clone, Debug)]
@@ -161,7 +114,7 @@ impl Expr {
             ExprKind::Range { .. } | ExprKind::Subquery(_) => ValueType::Matrix,
             ExprKind::Call { function, .. } => function.returns(),
             ExprKind::Binary(b) => b.value_type,
-            ExprKind::Neg(e) | ExprKind::Paren(e) => e.value_type(),
+            ExprKind::Neg(e) | ExprKind::Plus(e) | ExprKind::Paren(e) => e.value_type(),
         }
     }
 

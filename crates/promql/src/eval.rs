@@ -172,7 +172,7 @@ impl Evaluator {
         async move {
             Ok(match &expr.kind {
                 ExprKind::Number(v) => vec![*v; grid.steps],
-                ExprKind::Paren(e) => self.scalar(e, grid).await?,
+                ExprKind::Paren(e) | ExprKind::Plus(e) => self.scalar(e, grid).await?,
                 ExprKind::Neg(e) => {
                     let mut values = self.scalar(e, grid).await?;
                     values.iter_mut().for_each(|v| *v = -*v);
@@ -334,7 +334,7 @@ impl Evaluator {
                     break Leaf::Block(self.at_first_step(e, grid).await?);
                 }
                 match &e.kind {
-                    ExprKind::Paren(inner) => e = inner,
+                    ExprKind::Paren(inner) | ExprKind::Plus(inner) => e = inner,
                     ExprKind::Neg(inner) => {
                         ops.push(ElementOp::Neg);
                         e = inner;

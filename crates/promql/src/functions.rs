@@ -5,6 +5,8 @@ use trilith_query::vector::rate::RateKind;
 
 use crate::ast::ValueType;
 
+// Names are shown by `Debug`.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug)]
 pub enum Function {
     /// v → v, element by element.
@@ -219,36 +221,6 @@ impl Function {
             _ => ValueType::Vector,
         }
     }
-
-    /// Argument types, how many of them are required, and whether the last may be repeated.
-    pub const fn signature(self) -> (&'static [ValueType], usize, bool) {
-        use ValueType::{Matrix, Scalar, String, Vector};
-        match self {
-            Function::Map(..)
-            | Function::Absent
-            | Function::Scalar
-            | Function::Sort { .. }
-            | Function::StartTimestamp
-            | Function::Timestamp => (&[Vector], 1, false),
-            Function::Calendar(..) => (&[Vector], 0, false),
-            Function::OverTime(RangeFunction::Quantile) => (&[Scalar, Matrix], 2, false),
-            Function::OverTime(RangeFunction::PredictLinear) => (&[Matrix, Scalar], 2, false),
-            Function::OverTime(RangeFunction::DoubleExponentialSmoothing) => (&[Matrix, Scalar, Scalar], 3, false),
-            Function::OverTime(_) | Function::AbsentOverTime => (&[Matrix], 1, false),
-            Function::Clamp => (&[Vector, Scalar, Scalar], 3, false),
-            Function::ClampMax | Function::ClampMin => (&[Vector, Scalar], 2, false),
-            Function::Histogram(..) => (&[Vector], 1, false),
-            Function::HistogramFraction => (&[Scalar, Scalar, Vector], 3, false),
-            Function::HistogramQuantile => (&[Scalar, Vector], 2, false),
-            Function::HistogramQuantiles => (&[Vector, String, Scalar], 3, true),
-            Function::LabelJoin => (&[Vector, String, String, String], 3, true),
-            Function::LabelReplace => (&[Vector, String, String, String, String], 5, false),
-            Function::Pi | Function::Time => (&[], 0, false),
-            Function::Round => (&[Vector, Scalar], 1, false),
-            Function::SortByLabel { .. } => (&[Vector, String], 1, true),
-            Function::Vector => (&[Scalar], 1, false),
-        }
-    }
 }
 
 fn sgn(v: f64) -> f64 {
@@ -321,6 +293,15 @@ impl Civil {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_are_as_the_checker_has_them() {
+        for f in trilith_promql_syntax::FUNCTIONS {
+            if let Some(function) = Function::by_name(f.name) {
+                assert_eq!(function.returns(), f.returns, "{}", f.name);
+            }
+        }
+    }
 
     #[test]
     fn calendar() {

@@ -20,7 +20,7 @@ pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
             ExprKind::Number(_) | ExprKind::String(_) => return true,
             ExprKind::Selector(s) | ExprKind::Range { selector: s, .. } => return is_pinned(s),
             ExprKind::Subquery(s) => return s.shift.at.is_some(),
-            ExprKind::Neg(inner) | ExprKind::Paren(inner) => (None, inner.as_ref()),
+            ExprKind::Neg(inner) | ExprKind::Plus(inner) | ExprKind::Paren(inner) => (None, inner.as_ref()),
             // As upstream, the parameter is not looked at: one that changes keeps its first value.
             ExprKind::Aggregate(a) => (None, &a.expr),
             ExprKind::Binary(b) => (Some(&b.rhs), &b.lhs),

@@ -1,9 +1,9 @@
 //! PromQL: parse, check, evaluate over a [`SeriesSource`].
 //!
 //! ```text
-//!  text ─ parse ─ Expr ─ leaf + element ops + sink ─ blocks (rows × steps) ─ finish ─ QueryValue
-//!                          │
-//!                          └ SeriesSource::select → batch → tile → element ops → collect or group
+//!  text ─ parse ─ tree ─ lower ─ Expr ─ leaf + element ops + sink ─ blocks (rows × steps) ─ finish ─ QueryValue
+//!                                         │
+//!                                         └ SeriesSource::select → batch → tile → element ops → collect or group
 //! ```
 //!
 //! An expression is evaluated over a grid of steps; an instant query has one step. Selectors stream batches; every
@@ -14,8 +14,7 @@
 //! Every query is bounded: text size, nesting and operators by the parser, series, samples, memory and time by
 //! the [`QueryContext`]. The number of steps a user may ask for is the API's matter.
 //!
-//! Not here yet, refused with `Unsupported`: native histograms and their functions, `fill`, `limitk`, `limit_ratio`,
-//! `info`, experimental functions and modifiers, duration expressions. Annotations carry no positions.
+//! Not here yet, refused with `Unsupported`: `info`.
 
 mod aggregate;
 mod ast;
@@ -24,11 +23,11 @@ mod element;
 mod eval;
 mod functions;
 mod invariant;
+mod lower;
 mod matrix;
 mod names;
 mod notes;
 mod operators;
-mod parse;
 mod result;
 mod select;
 mod subquery;
@@ -44,14 +43,15 @@ use trilith_model::{Error, Result};
 use trilith_query::vector::Grid;
 use trilith_query::{QueryContext, SeriesSource};
 
-pub use ast::{Expr, ExprKind, Selector, Span, ValueType};
+pub use ast::ValueType;
 pub use eval::{EvalOptions, Features};
-pub use parse::parse;
+pub use lower::parse_selector;
 pub use result::{MatrixSeries, QueryOutput, QueryValue, VectorElement};
 
-use ast::Aggregation;
+use ast::{Aggregation, Expr, ExprKind};
 use eval::Evaluator;
 use functions::Function;
+use lower::{Times, plan};
 use notes::Notes;
 
 /// Evaluates a query at one time.
@@ -66,8 +66,13 @@ pub async fn instant(
     time_ms: i64,
     options: &EvalOptions,
 ) -> Result<QueryOutput> {
-    let expr = parse(query)?;
     let grid = Grid::instant(time_ms);
+    let times = Times {
+        start_ms: time_ms,
+        end_ms: time_ms,
+        step_ms: 0,
+    };
+    let expr = plan(query, &options.features, times)?;
     let evaluator = evaluator(ctx, source, query, options, grid, time_ms);
     let value = if expr.value_type() == ValueType::Matrix {
         matrix::instant(&evaluator, &expr, grid).await?
@@ -92,7 +97,12 @@ pub async fn range(
     options: &EvalOptions,
 ) -> Result<QueryOutput> {
     let grid = Grid::range(start_ms, end_ms, step_ms)?;
-    let expr = parse(query)?;
+    let times = Times {
+        start_ms,
+        end_ms,
+        step_ms,
+    };
+    let expr = plan(query, &options.features, times)?;
     if !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
         return Err(Error::invalid(format!(
             "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
@@ -141,9 +151,38 @@ fn is_ordered(expr: &Expr) -> bool {
     }
 }
 
-/// Entry for fuzzing: parses any bytes; must neither panic nor run away.
+/// Parses and checks a query without evaluating it.
+///
+/// # Errors
+/// `Invalid`, with the position: `line:column: parse error: …`.
+pub fn parse(query: &str, features: &Features) -> Result<trilith_promql_syntax::Expr> {
+    lower::parse_with(query, features)
+}
+
+/// A query as text of lines no longer than need be: `/format_query`.
+///
+/// # Errors
+/// As [`parse`], and `Invalid` when the text would be too long.
+pub fn format_query(query: &str, features: &Features) -> Result<String> {
+    trilith_promql_syntax::pretty(&parse(query, features)?).map_err(|e| Error::invalid(e.to_string()))
+}
+
+/// The syntax tree of a query as a JSON object: `/parse_query`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_query(query: &str, features: &Features) -> Result<String> {
+    Ok(trilith_promql_syntax::to_json(&parse(query, features)?))
+}
+
+/// Entry for fuzzing: parses and plans any bytes; must neither panic nor run away.
 pub fn fuzz_parse(bytes: &[u8]) {
+    let times = Times {
+        start_ms: 0,
+        end_ms: 3_600_000,
+        step_ms: 15_000,
+    };
     if let Ok(query) = std::str::from_utf8(bytes) {
-        let _ = parse(query);
+        let _ = plan(query, &Features::default(), times);
     }
 }

@@ -7,7 +7,6 @@ use axum::extract::{Path, State};
 use axum::http::Request;
 use axum::response::Response;
 use trilith_model::Matcher;
-use trilith_promql::ExprKind;
 use trilith_query::LabelRequest;
 
 use super::Prom;
@@ -44,14 +43,14 @@ fn label_request(params: &Params) -> Result<LabelRequest, ApiError> {
 }
 
 fn selector_matchers(selector: &str) -> Result<Vec<Matcher>, ApiError> {
-    let expr = trilith_promql::parse(selector).map_err(|e| ApiError::parameter("match[]", e))?;
-    match expr.kind {
-        ExprKind::Selector(s) if s.shift == Default::default() => Ok(s.matchers),
-        _ => Err(ApiError::parameter(
+    let matchers = trilith_promql::parse_selector(selector).map_err(|e| ApiError::parameter("match[]", e))?;
+    if matchers.iter().all(Matcher::matches_empty) {
+        return Err(ApiError::parameter(
             "match[]",
-            format!("{selector:?} is not a series selector"),
-        )),
+            "match[] must contain at least one non-empty matcher",
+        ));
     }
+    Ok(matchers)
 }
 
 /// 0: no limit.

@@ -83,12 +83,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn duration_operators(
-        &mut self,
-        mut lhs: DurationExpr,
-        min: u8,
-        operators: &mut usize,
-    ) -> Parsed<DurationExpr> {
+    fn duration_operators(&mut self, mut lhs: DurationExpr, min: u8, operators: &mut usize) -> Parsed<DurationExpr> {
         loop {
             let token = self.peek()?;
             let Kind::Operator(op) = token.kind else { return Ok(lhs) };
@@ -234,7 +229,11 @@ impl<'a> Parser<'a> {
 
 fn unary(negative: bool, rhs: DurationExpr, span: Span) -> DurationOp {
     DurationOp {
-        op: if negative { DurationOperator::Sub } else { DurationOperator::Add },
+        op: if negative {
+            DurationOperator::Sub
+        } else {
+            DurationOperator::Add
+        },
         lhs: None,
         rhs: Some(Box::new(rhs)),
         wrapped: false,
