@@ -1,5 +1,6 @@
 //! Reading: selectors stream through tiles into a sink; subqueries turn cells into samples.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,8 +8,8 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use trilith_model::{Error, Matcher, Result, task};
-use trilith_query::vector::Grid;
-use trilith_query::{SelectHints, SeriesBatch, SeriesRequest};
+use trilith_query::vector::{Block, Grid};
+use trilith_query::{QueryContext, SelectHints, SeriesBatch, SeriesRequest};
 
 use crate::ast::{At, Edges, Span, Subquery, TimeShift};
 use crate::element::ElementOp;
@@ -18,6 +19,25 @@ use crate::tile::{self, Cell, Frame, Remarks, Samples};
 
 /// Tiles of one selector in work at a time; more would only hold memory, `task::compute` bounds the cores.
 const TILES_IN_FLIGHT: usize = 4;
+
+/// Tiles are made in any order and absorbed in the order of their batches: the last bits of a sum depend on it.
+struct Turns {
+    /// The place of the tile whose turn it is.
+    next: usize,
+    waiting: BTreeMap<usize, Block>,
+    sink: Sink,
+}
+
+impl Turns {
+    fn absorb(&mut self, ctx: &QueryContext, place: usize, tile: Block) -> Result<()> {
+        self.waiting.insert(place, tile);
+        while let Some(tile) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            self.sink.absorb(ctx, tile)?;
+        }
+        Ok(())
+    }
+}
 
 impl Evaluator {
     /// Evaluation times after `@` and `offset`.
@@ -87,33 +107,39 @@ impl Evaluator {
                 0
             };
             let request = self.request(matchers, &frame, hints);
-            let sink = Arc::new(Mutex::new(sink));
+            let turns = Arc::new(Mutex::new(Turns {
+                next: 0,
+                waiting: BTreeMap::new(),
+                sink,
+            }));
             let (frame, ops) = (Arc::new(frame), Arc::new(ops));
+            let mut batches = 0;
             let tiles = self.source.select(&self.ctx, request).map_ok(|batch| {
-                let (this, cell, frame, ops, sink) =
-                    (self.clone(), cell.clone(), frame.clone(), ops.clone(), sink.clone());
-                async move { task::compute(move || this.tile(batch, at, &cell, &frame, &ops, &sink)).await? }
+                let (this, cell, frame, ops, turns) =
+                    (self.clone(), cell.clone(), frame.clone(), ops.clone(), turns.clone());
+                let place = batches;
+                batches += 1;
+                async move {
+                    let work = move || {
+                        let tile = this.tile(batch, at, &cell, &frame, &ops)?;
+                        turns.lock().absorb(&this.ctx, place, tile)
+                    };
+                    task::compute(work).await?
+                }
             });
-            let mut tiles = Box::pin(tiles.try_buffer_unordered(TILES_IN_FLIGHT));
+            // In order, so that what waits for its turn is as bounded as what is in flight.
+            let mut tiles = Box::pin(tiles.try_buffered(TILES_IN_FLIGHT));
             while tiles.try_next().await?.is_some() {
                 self.ctx.check()?;
             }
             drop(tiles);
-            let sink = Arc::try_unwrap(sink).map_err(|_| Error::internal("a tile outlived its selector"))?;
-            Ok(sink.into_inner())
+            let turns = Arc::try_unwrap(turns).map_err(|_| Error::internal("a tile outlived its selector"))?;
+            Ok(turns.into_inner().sink)
         }
         .boxed()
     }
 
-    fn tile(
-        &self,
-        batch: SeriesBatch,
-        at: Span,
-        cell: &Cell,
-        frame: &Frame,
-        ops: &[ElementOp],
-        sink: &Mutex<Sink>,
-    ) -> Result<()> {
+    fn tile(&self, batch: SeriesBatch, at: Span, cell: &Cell, frame: &Frame, ops: &[ElementOp]) -> Result<Block> {
         self.ctx.check()?;
         self.count_series(batch.columns.len())?;
         let bytes = batch.floats.len() * 8 + batch.times.iter().map(|t| t.len() * 8).sum::<usize>();
@@ -127,7 +153,7 @@ impl Evaluator {
             op.apply(&self.ctx, &self.notes, &mut tile)?;
         }
         self.drop_names_now(&mut tile);
-        sink.lock().absorb(&self.ctx, tile)
+        Ok(tile)
     }
 
     pub(crate) fn count_series(&self, n: usize) -> Result<()> {

@@ -152,7 +152,8 @@ pub struct LabelRequest {
 /// A metrics store, as PromQL sees it.
 #[async_trait]
 pub trait SeriesSource: Send + Sync + 'static {
-    /// Batches in no particular order. Series without a sample in the range do not appear.
+    /// Batches in an order of the source's own, the same for the same data. Series without a sample in the range do not
+    /// appear.
     fn select(&self, ctx: &QueryContext, request: SeriesRequest) -> ResultStream<SeriesBatch>;
 
     /// Label sets of series that have samples in blocks or heads overlapping the range; sorted, distinct.

@@ -358,44 +358,4 @@ fn fill<T>(out: &mut Block, cells: Vec<T>, value: impl Fn(T) -> f64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::test_context;
-    use super::*;
-
-    fn run(op: AggregateOp, rows: &[[f64; 3]]) -> Vec<f64> {
-        let ctx = test_context();
-        let mut acc = Accumulator::new(&ctx, op, None, 3);
-        for (i, r) in rows.iter().enumerate() {
-            acc.add(&Labels::from_pairs([("i", i.to_string())]), r).unwrap();
-        }
-        acc.finish(&ctx).unwrap().0.values
-    }
-
-    #[test]
-    fn every_operator() {
-        let nan = f64::NAN;
-        let rows = [[1.0, nan, ABSENT], [3.0, 2.0, ABSENT], [ABSENT, 4.0, ABSENT]];
-        let get = |op| run(op, &rows);
-        assert_eq!(get(AggregateOp::Sum)[0], 4.0);
-        assert!(get(AggregateOp::Sum)[1].is_nan());
-        assert_eq!(get(AggregateOp::Avg)[0], 2.0);
-        assert_eq!(get(AggregateOp::Min)[..2], [1.0, 2.0]);
-        assert_eq!(get(AggregateOp::Max)[..2], [3.0, 4.0]);
-        assert_eq!(get(AggregateOp::Count)[..2], [2.0, 3.0]);
-        assert_eq!(get(AggregateOp::Group)[..2], [1.0, 1.0]);
-        assert_eq!(get(AggregateOp::Stdvar)[0], 1.0);
-        assert_eq!(get(AggregateOp::Stddev)[0], 1.0);
-        for op in [
-            AggregateOp::Sum,
-            AggregateOp::Avg,
-            AggregateOp::Min,
-            AggregateOp::Count,
-            AggregateOp::Stddev,
-        ] {
-            assert!(is_absent(get(op)[2]), "{op:?} of nothing");
-        }
-        assert!(run(AggregateOp::Count, &[]).is_empty());
-        assert!(run(AggregateOp::Min, &[[nan; 3]])[0].is_nan());
-        assert!(!is_absent(run(AggregateOp::Min, &[[nan; 3]])[0]));
-    }
-}
+mod tests;

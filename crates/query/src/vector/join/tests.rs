@@ -1,3 +1,5 @@
+mod reference;
+
 use super::super::matching::{SetOp, set_operation};
 use super::super::{ABSENT, test_context};
 use super::*;
