@@ -45,6 +45,8 @@ pub struct Selector {
     pub matchers: Vec<Matcher>,
     pub shift: TimeShift,
     pub edges: Edges,
+    /// Whether buckets of histograms are looked at; the evaluator finds out.
+    pub buckets: bool,
 }
 
 /// `@` and `offset`.

@@ -266,7 +266,7 @@ impl Evaluator {
                     if !func.is_empty() {
                         hints.func = func.to_owned();
                     }
-                    let frame = self.frame(selector.shift, grid, width_ms, edges);
+                    let frame = self.frame(selector.shift, grid, width_ms, edges, selector.buckets);
                     let streamed = !self.may_collide(selector, !cell.keeps_name(), &ops);
                     let run = if streamed { Self::stream } else { Self::collect };
                     return run(self, &selector.matchers, at, frame, cell, hints, ops, grid, sink).await;

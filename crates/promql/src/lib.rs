@@ -18,6 +18,7 @@
 
 mod aggregate;
 mod ast;
+mod bucketless;
 mod calls;
 mod element;
 mod eval;

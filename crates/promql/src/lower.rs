@@ -15,6 +15,7 @@ use trilith_query::vector::{self, AggregateOp, BinaryOp, Matching, SetOp};
 use crate::ast::{
     Aggregate, Aggregation, At, Binary, Expr, ExprKind, Selector, Set, Span, Subquery, TimeShift, ValueType,
 };
+use crate::bucketless;
 use crate::eval::Features;
 use crate::functions::Function;
 
@@ -39,7 +40,9 @@ pub(crate) struct Times {
 /// be evaluated.
 pub(crate) fn plan(query: &str, features: &Features, times: Times) -> Result<Expr> {
     let tree = parse_with(query, features)?;
-    Lowering { times }.expr(&tree)
+    let mut expr = Lowering { times }.expr(&tree)?;
+    bucketless::mark(&mut expr);
+    Ok(expr)
 }
 
 /// # Errors
@@ -118,6 +121,7 @@ impl Lowering {
             matchers: matchers.collect(),
             shift: self.shift(&s.shift)?,
             edges: s.edges,
+            buckets: true,
         })
     }
 

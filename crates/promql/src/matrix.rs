@@ -23,7 +23,7 @@ pub(crate) async fn instant(evaluator: &Evaluator, expr: &Expr, grid: Grid) -> R
     };
     match &expr.unwrapped().kind {
         ExprKind::Range { selector, range_ms } => {
-            let frame = evaluator.frame(selector.shift, grid, *range_ms, selector.edges);
+            let frame = evaluator.frame(selector.shift, grid, *range_ms, selector.edges, true);
             let hints = SelectHints {
                 range_ms: *range_ms,
                 ..SelectHints::default()

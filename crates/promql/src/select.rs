@@ -53,8 +53,9 @@ impl Evaluator {
     }
 
     /// `width_ms`: of the range, or the lookback of an instant selector.
-    pub(crate) fn frame(&self, shift: TimeShift, grid: Grid, width_ms: i64, edges: Edges) -> Frame {
+    pub(crate) fn frame(&self, shift: TimeShift, grid: Grid, width_ms: i64, edges: Edges, buckets: bool) -> Frame {
         Frame {
+            buckets,
             at_ms: self.shifted(shift, grid),
             steps_ms: grid.times().collect(),
             width_ms,
@@ -65,15 +66,15 @@ impl Evaluator {
 
     /// The request for the samples that a frame looks at.
     pub(crate) fn request(&self, matchers: &[Matcher], frame: &Frame, hints: SelectHints) -> SeriesRequest {
-        let first = frame.at_ms.iter().copied().min().unwrap_or(0);
         let last = frame.at_ms.iter().copied().max().unwrap_or(0);
-        let (before, after) = frame.reach();
-        let start = first.saturating_sub(frame.width_ms).saturating_sub(before);
+        // Without buckets the neighbour before the first sample tells whether that follows a reset.
+        let neighbour = if frame.buckets { 0 } else { frame.lookback_ms };
+        let start = frame.before_ms().saturating_sub(neighbour);
         SeriesRequest {
             matchers: matchers.to_vec(),
             // Windows are open to the left.
             start_ms: start.saturating_add(1),
-            end_ms: last.saturating_add(after),
+            end_ms: last.saturating_add(frame.reach().1),
             hints,
         }
     }
@@ -174,7 +175,7 @@ impl Evaluator {
     pub(crate) fn subquery<'a>(&'a self, s: &'a Subquery, grid: Grid) -> BoxFuture<'a, Result<(Samples, Frame)>> {
         async move {
             let step = s.step_ms.unwrap_or(self.options.subquery_step_ms).max(1);
-            let frame = self.frame(s.shift, grid, s.range_ms, Edges::Plain);
+            let frame = self.frame(s.shift, grid, s.range_ms, Edges::Plain, true);
             let ends = || frame.at_ms.iter().copied();
             let first = ends().min().unwrap_or(0).saturating_sub(s.range_ms);
             let last = ends().max().unwrap_or(0);

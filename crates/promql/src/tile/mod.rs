@@ -13,6 +13,7 @@
 //! The general path works on the two kinds of samples of a series side by side, as upstream's functions do: a window
 //! is a run of floats and a run of histograms, each in time order.
 
+mod bucketless;
 mod edges;
 mod float;
 mod general;
@@ -88,6 +89,8 @@ pub(crate) struct Frame {
     pub edges: Edges,
     /// How far `edges` look beyond the range.
     pub lookback_ms: i64,
+    /// Whether buckets of histograms are looked at.
+    pub buckets: bool,
 }
 
 impl Frame {
@@ -98,6 +101,12 @@ impl Frame {
             Edges::Anchored => (self.lookback_ms, 0),
             Edges::Smoothed => (self.lookback_ms, self.lookback_ms),
         }
+    }
+
+    /// Windows see samples after this time only.
+    pub(crate) fn before_ms(&self) -> i64 {
+        let first = self.at_ms.iter().copied().min().unwrap_or(0);
+        first.saturating_sub(self.width_ms).saturating_sub(self.reach().0)
     }
 }
 
@@ -167,6 +176,14 @@ pub(crate) fn evaluate(
                     }
                 }
                 continue;
+            }
+            values => values,
+        };
+        let stripped;
+        let values = match values {
+            ColumnValues::Mixed(values) if !frame.buckets => {
+                stripped = bucketless::strip(ts, values, frame.before_ms());
+                ColumnValues::Mixed(&stripped)
             }
             values => values,
         };

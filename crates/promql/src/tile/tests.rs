@@ -107,6 +107,7 @@ fn frame(at: &[i64], width_ms: i64, edges: Edges) -> Frame {
         width_ms,
         edges,
         lookback_ms: LOOKBACK,
+        buckets: true,
     }
 }
 
