@@ -9,6 +9,7 @@ use trilith_query::vector::rank::{count_values, group_quantile, limit_k, limit_r
 use trilith_query::vector::{Accumulator, AggregateOp, Block, Element, Grid, Remark, Remarks};
 
 use crate::ast::{Aggregate, Aggregation, Expr, ExprKind, Span};
+use crate::calls::labels::label_name;
 use crate::element::{larger, smaller};
 use crate::eval::{Evaluator, Sink, execution};
 use crate::notes::{Notes, format_f, format_g};
@@ -25,10 +26,10 @@ impl Evaluator {
                 let ExprKind::String(label) = &param.kind else {
                     return Err(Error::internal("the parameter of count_values is a literal"));
                 };
-                if label.is_empty() {
-                    return Err(execution(format!("invalid label name {label:?}")));
-                }
-                let label = label.clone();
+                let Some(name) = label_name(label) else {
+                    return Err(execution(format!("invalid label name {label}")));
+                };
+                let label = name.to_owned();
                 let block = self.vector(&a.expr, grid).await?;
                 return task::compute(move || count_values(&ctx, &block, grouping, &label, value_text)).await?;
             }

@@ -1,6 +1,7 @@
 //! The expression tree that evaluation works on, independent of the parser that made it.
 
 use trilith_model::Matcher;
+use trilith_promql_syntax::Text;
 use trilith_query::series::Grouping;
 use trilith_query::vector::{AggregateOp, BinaryOp, Matching, SetOp};
 
@@ -18,7 +19,7 @@ pub struct Expr {
 #[derive(Clone, Debug)]
 pub enum ExprKind {
     Number(f64),
-    String(String),
+    String(Text),
     Selector(Selector),
     /// `selector[range]`
     Range {

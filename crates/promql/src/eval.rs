@@ -158,7 +158,7 @@ impl Evaluator {
                 ValueType::Scalar => Ok(Value::Scalar(self.scalar(expr, grid).await?)),
                 ValueType::Vector => Ok(Value::Vector(self.vector(expr, grid).await?)),
                 ValueType::String => match &expr.unwrapped().kind {
-                    ExprKind::String(s) => Ok(Value::String(s.clone())),
+                    ExprKind::String(s) => Ok(Value::String(s.to_str().into_owned())),
                     _ => Err(Error::internal("a string expression is a literal")),
                 },
                 ValueType::Matrix => Err(Error::internal("a range vector has no value of its own")),

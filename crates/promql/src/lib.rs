@@ -140,15 +140,30 @@ fn output(value: QueryValue, evaluator: &Evaluator) -> QueryOutput {
     QueryOutput { value, warnings, infos }
 }
 
-/// Whether the outermost function puts the elements in an order of its own.
-fn is_ordered(expr: &Expr) -> bool {
-    match &expr.unwrapped().kind {
-        ExprKind::Call {
-            function: Function::Sort { .. } | Function::SortByLabel { .. },
-            ..
-        } => true,
-        ExprKind::Aggregate(a) => matches!(a.op, Aggregation::TopK | Aggregation::BottomK),
-        _ => false,
+/// Whether the elements have an order of their own: made by the outermost function, but for what works element by element.
+fn is_ordered(mut expr: &Expr) -> bool {
+    loop {
+        expr = match &expr.kind {
+            ExprKind::Paren(inner) | ExprKind::Neg(inner) => inner,
+            ExprKind::Binary(b) if b.lhs.value_type() == ValueType::Scalar => &b.rhs,
+            ExprKind::Binary(b) if b.rhs.value_type() == ValueType::Scalar => &b.lhs,
+            ExprKind::Aggregate(a) => return matches!(a.op, Aggregation::TopK | Aggregation::BottomK),
+            ExprKind::Call { function, args } => match (function, args.as_slice()) {
+                (Function::Sort { .. } | Function::SortByLabel { .. }, _) => return true,
+                (
+                    Function::Map(..)
+                    | Function::Clamp
+                    | Function::ClampMax
+                    | Function::ClampMin
+                    | Function::Round
+                    | Function::LabelReplace
+                    | Function::LabelJoin,
+                    [vector, ..],
+                ) => vector,
+                _ => return false,
+            },
+            _ => return false,
+        }
     }
 }
 

@@ -80,7 +80,7 @@ impl Lowering {
     fn expr(&self, e: &syntax::Expr) -> Result<Expr> {
         let kind = match &e.kind {
             syntax::ExprKind::Number(n) => ExprKind::Number(n.value),
-            syntax::ExprKind::String(s) => ExprKind::String(s.to_str().into_owned()),
+            syntax::ExprKind::String(s) => ExprKind::String(s.clone()),
             syntax::ExprKind::Selector(s) => ExprKind::Selector(self.selector(s)?),
             syntax::ExprKind::Range(r) => ExprKind::Range {
                 range_ms: self.range(&r.range)?,

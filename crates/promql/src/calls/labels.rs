@@ -2,6 +2,7 @@
 
 use trilith_model::re2::AnchoredRegex;
 use trilith_model::{Error, Result};
+use trilith_promql_syntax::Text;
 use trilith_query::QueryContext;
 use trilith_query::vector::Block;
 
@@ -28,21 +29,37 @@ fn set_label(ctx: &QueryContext, block: &mut Block, i: usize, name: &str, value:
     Ok(())
 }
 
+/// A text that can name a label: any that is not empty.
+pub(crate) fn label_name(text: &Text) -> Option<&str> {
+    std::str::from_utf8(text.as_bytes()).ok().filter(|t| !t.is_empty())
+}
+
+fn destination<'a>(function: &str, text: &'a Text) -> Result<&'a str> {
+    label_name(text).ok_or_else(|| {
+        execution(format!(
+            "invalid destination label name in {function}(): {}",
+            text.to_str()
+        ))
+    })
+}
+
 /// `strings`: destination, replacement, source, regex.
 ///
 /// # Errors
 /// `Execution` for a bad regex or destination, and when two rows become one series; memory budget.
-pub(super) fn replace(ctx: &QueryContext, mut block: Block, strings: &[String]) -> Result<Block> {
+pub(super) fn replace(ctx: &QueryContext, mut block: Block, strings: &[Text]) -> Result<Block> {
     let [dst, replacement, src, regex] = strings else {
         return Err(Error::internal("label_replace takes four strings"));
     };
-    let regex = AnchoredRegex::new(regex)
-        .map_err(|_| execution(format!("invalid regular expression in label_replace(): {regex}")))?;
-    if dst.is_empty() {
+    let compiled = std::str::from_utf8(regex.as_bytes()).ok().map(AnchoredRegex::new);
+    let Some(Ok(regex)) = compiled else {
         return Err(execution(format!(
-            "invalid destination label name in label_replace(): {dst}"
+            "invalid regular expression in label_replace(): {}",
+            regex.to_str()
         )));
-    }
+    };
+    let dst = destination("label_replace", dst)?;
+    let (replacement, src) = (replacement.to_str(), src.to_str());
     let mut value = String::new();
     for i in 0..block.rows.len() {
         if i % 1024 == 0 {
@@ -50,12 +67,12 @@ pub(super) fn replace(ctx: &QueryContext, mut block: Block, strings: &[String]) 
         }
         value.clear();
         let labels = block.rows[i].labels.clone();
-        let source = labels.get(src).unwrap_or("");
+        let source = labels.get(&src).unwrap_or("");
         // Every two bytes of the replacement may stand for the whole source.
         if replacement.len().saturating_mul(source.len()) > 16 * LABEL_VALUE_BYTES_MAX {
             return Err(too_long("label_replace"));
         }
-        if regex.expand(source, replacement, &mut value)? {
+        if regex.expand(source, &replacement, &mut value)? {
             if value.len() > LABEL_VALUE_BYTES_MAX {
                 return Err(too_long("label_replace"));
             }
@@ -70,18 +87,17 @@ pub(super) fn replace(ctx: &QueryContext, mut block: Block, strings: &[String]) 
 ///
 /// # Errors
 /// `Execution` for a bad label name, and when two rows become one series; memory budget.
-pub(super) fn join(ctx: &QueryContext, mut block: Block, strings: &[String]) -> Result<Block> {
+pub(super) fn join(ctx: &QueryContext, mut block: Block, strings: &[Text]) -> Result<Block> {
     let [dst, separator, sources @ ..] = strings else {
         return Err(Error::internal("label_join takes at least two strings"));
     };
-    if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
+    if let Some(bad) = sources.iter().find(|s| label_name(s).is_none()) {
+        let bad = bad.to_str();
         return Err(execution(format!("invalid source label name in label_join(): {bad}")));
     }
-    if dst.is_empty() {
-        return Err(execution(format!(
-            "invalid destination label name in label_join(): {dst}"
-        )));
-    }
+    let sources: Vec<&str> = sources.iter().filter_map(label_name).collect();
+    let dst = destination("label_join", dst)?;
+    let separator = separator.to_str();
     for i in 0..block.rows.len() {
         if i % 1024 == 0 {
             ctx.check()?;
@@ -91,7 +107,7 @@ pub(super) fn join(ctx: &QueryContext, mut block: Block, strings: &[String]) -> 
         if parts.iter().map(|p| p.len() + separator.len()).sum::<usize>() > LABEL_VALUE_BYTES_MAX {
             return Err(too_long("label_join"));
         }
-        set_label(ctx, &mut block, i, dst, &parts.join(separator))?;
+        set_label(ctx, &mut block, i, dst, &parts.join(&*separator))?;
     }
     distinct_rows(&mut block)?;
     Ok(block)

@@ -1,13 +1,14 @@
 //! Functions that need whole vectors.
 
 mod histogram;
-mod labels;
+pub(crate) mod labels;
 mod le;
 mod order;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use trilith_model::{Error, Labels, MatchOp, Matcher, Result, task};
+use trilith_promql_syntax::Text;
 use trilith_query::vector::{ABSENT, AggregateOp, Block, Grid, is_absent};
 
 use crate::ast::{Expr, ExprKind, Span};
@@ -93,7 +94,7 @@ impl Evaluator {
                     self.histogram_quantiles(v, None, vec![phi], grid).await
                 }
                 (Function::HistogramQuantiles, [v, label, phis @ ..]) => {
-                    let label = literals(std::slice::from_ref(label))?.remove(0);
+                    let label = literals(std::slice::from_ref(label))?.remove(0).to_str().into_owned();
                     let mut values = Vec::with_capacity(phis.len());
                     for phi in phis {
                         values.push(self.quantile_argument(phi, grid).await?);
@@ -137,7 +138,7 @@ impl Evaluator {
     }
 }
 
-fn literals(args: &[Expr]) -> Result<Vec<String>> {
+fn literals(args: &[Expr]) -> Result<Vec<Text>> {
     args.iter()
         .map(|a| match &a.unwrapped().kind {
             ExprKind::String(s) => Ok(s.clone()),

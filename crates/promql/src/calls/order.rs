@@ -1,7 +1,9 @@
 //! The order of an instant vector: `sort` and its kin.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use trilith_promql_syntax::Text;
 use trilith_query::vector::Block;
 use trilith_query::vector::rank::{ascending, descending};
 
@@ -15,11 +17,12 @@ pub(super) fn by_value(block: &mut Block, down: bool) {
 }
 
 /// By the values of labels in natural order, the first label first; then by the whole label sets.
-pub(super) fn by_labels(block: &mut Block, labels: &[String], down: bool) {
+pub(super) fn by_labels(block: &mut Block, labels: &[Text], down: bool) {
+    let labels: Vec<_> = labels.iter().map(Text::to_str).collect();
     let mut order: Vec<usize> = (0..block.rows.len()).collect();
     order.sort_by(|a, b| {
         let (a, b) = (&block.rows[*a].labels, &block.rows[*b].labels);
-        let by_label = |name: &String| natural(a.get(name).unwrap_or(""), b.get(name).unwrap_or(""));
+        let by_label = |name: &Cow<'_, str>| natural(a.get(name).unwrap_or(""), b.get(name).unwrap_or(""));
         let order = labels.iter().map(by_label).find(|o| o.is_ne());
         let order = order.unwrap_or_else(|| a.cmp(b));
         if down { order.reverse() } else { order }
