@@ -11,6 +11,7 @@ use super::*;
 mod language;
 mod oracle;
 mod ranges;
+mod reference;
 
 fn context() -> QueryContext {
     context_with(Limits::default())
