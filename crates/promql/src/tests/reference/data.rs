@@ -235,7 +235,8 @@ impl Source for NativeHistogram {
         {
             // A reset that the count does not show.
             *self.counts.entry(0).or_default() += (lost / 2.0).floor();
-            *self.counts.entry(1).or_default() += lost;
+            let next = if self.custom && self.bounds.is_empty() { 0 } else { 1 };
+            *self.counts.entry(next).or_default() += lost;
         }
         if self.gauge {
             hint = ResetHint::Gauge;
