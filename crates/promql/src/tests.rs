@@ -9,6 +9,7 @@ use trilith_testkit::{MemorySeries, SimClock};
 use super::*;
 
 mod language;
+mod operators;
 mod oracle;
 mod ranges;
 mod reference;
