@@ -62,8 +62,34 @@ pub fn push_seconds(out: &mut Vec<u8>, ms: i64) {
 
 /// A JSON string with quotes. `html` also escapes `<`, `>`, `&` and the two line separators, as Go's encoder does by default.
 pub fn push_string(out: &mut Vec<u8>, s: &str, html: bool) {
+    push_text(out, s.as_bytes(), html);
+}
+
+/// Whether any of eight bytes is below 0x20, a quote or a backslash: the tests for a zero byte of
+/// "Bit Twiddling Hacks" (Anderson), on the word and on its differences to the two characters.
+#[inline]
+fn may_need_escape(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let below = |w: u64, n: u64| w.wrapping_sub(ONES * n) & !w & HIGH;
+    (below(word, 0x20) | below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5c), 1)) != 0
+}
+
+/// As [`push_string`], of bytes that are UTF-8.
+fn push_text(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
+    if !html {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let plain = words.iter().all(|w| !may_need_escape(u64::from_le_bytes(*w)))
+            && rest.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\');
+        if plain {
+            out.reserve(bytes.len() + 2);
+            out.push(b'"');
+            out.extend_from_slice(bytes);
+            out.push(b'"');
+            return;
+        }
+    }
     out.push(b'"');
-    let bytes = s.as_bytes();
     let mut from = 0;
     for (i, &b) in bytes.iter().enumerate() {
         let special = b < 0x20 || b == b'"' || b == b'\\' || (html && (matches!(b, b'<' | b'>' | b'&') || b == 0xe2));
@@ -97,13 +123,13 @@ pub fn push_string(out: &mut Vec<u8>, s: &str, html: bool) {
 /// `{"a":"b"}` of a label set, in its order.
 pub fn push_labels(out: &mut Vec<u8>, labels: &trilith_model::Labels) {
     out.push(b'{');
-    for (i, l) in labels.iter().enumerate() {
+    for (i, (name, value)) in labels.iter_bytes().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        push_string(out, l.name, false);
+        push_text(out, name, false);
         out.push(b':');
-        push_string(out, l.value, false);
+        push_text(out, value, false);
     }
     out.push(b'}');
 }

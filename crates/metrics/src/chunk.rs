@@ -15,6 +15,10 @@
 //! the last two as in docs/formats/metrics-block.md, histograms and start timestamps included. A series holds the ref of
 //! its newest chunk.
 
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
 use trilith_codec::{unzigzag, zigzag};
 use trilith_model::{Sample, TimeRange};
 
@@ -265,11 +269,20 @@ impl SealedRef {
 
     /// This chunk and those before it, oldest first.
     pub(crate) fn chain(self, pool: &Pool) -> impl Iterator<Item = Sealed<'_>> {
+        self.chain_from(pool, i64::MIN)
+    }
+
+    /// As `chain`, of chunks that ascend in time: without those that end before `min_ms`, which are not even looked at.
+    pub(crate) fn chain_from(self, pool: &Pool, min_ms: i64) -> impl Iterator<Item = Sealed<'_>> {
         let mut refs: smallvec::SmallVec<[u64; 16]> = smallvec::SmallVec::new();
         let mut at = self;
         while at != SealedRef::NONE {
+            let bytes = pool.bytes_at(at.0);
+            if (u64_at(bytes, 16) as i64) < min_ms {
+                break;
+            }
             refs.push(at.0);
-            at = SealedRef(u64_at(pool.bytes_at(at.0), 0));
+            at = SealedRef(u64_at(bytes, 0));
         }
         refs.into_iter().rev().map(|at| {
             let bytes = pool.bytes_at(at);
@@ -288,11 +301,46 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Sealed<'_> {
-    /// Appends the samples. `times` is memory to use.
-    pub(crate) fn read(&self, times: &mut Vec<i64>, out: &mut Samples) {
-        times.clear();
-        times::decode_vector_into(self.times, times).expect("the chunk was encoded by this process");
-        rich::decode(self.values, times, out).expect("the chunk was encoded by this process");
+    /// Appends the samples.
+    pub(crate) fn read(&self, memo: &mut TimesMemo, out: &mut Samples) {
+        rich::decode(self.values, memo.decode(self.times), out).expect("the chunk was encoded by this process");
+    }
+}
+
+/// The timestamp vectors that a reader met last: chunks of series that are scraped together have equal ones.
+#[derive(Debug, Default)]
+pub(crate) struct TimesMemo {
+    /// (hash of the encoded vector, index).
+    known: HashTable<(u64, u32)>,
+    vectors: Vec<(Box<[u8]>, Arc<[i64]>)>,
+    hasher: foldhash::fast::RandomState,
+}
+
+/// Each takes some 600 bytes.
+const MEMO_VECTORS_MAX: usize = 2048;
+
+impl TimesMemo {
+    fn decode(&mut self, encoded: &[u8]) -> &[i64] {
+        let hash = self.hasher.hash_one(encoded);
+        let vectors = &self.vectors;
+        let known = self
+            .known
+            .find(hash, |&(h, i)| h == hash && *vectors[i as usize].0 == *encoded);
+        let at = match known {
+            Some(&(_, at)) => at as usize,
+            None => {
+                if self.vectors.len() >= MEMO_VECTORS_MAX {
+                    self.known.clear();
+                    self.vectors.clear();
+                }
+                let times = times::decode_vector(encoded).expect("the chunk was encoded by this process");
+                let at = self.vectors.len();
+                self.vectors.push((encoded.into(), times));
+                self.known.insert_unique(hash, (hash, at as u32), |&(h, _)| h);
+                at
+            }
+        };
+        &self.vectors[at].1
     }
 }
 
@@ -315,7 +363,7 @@ mod tests {
             for chunk in newest.chain(&pool) {
                 let from = got.len();
                 let mut samples = Samples::default();
-                chunk.read(&mut Vec::new(), &mut samples);
+                chunk.read(&mut TimesMemo::default(), &mut samples);
                 got.extend(
                     samples
                         .times

@@ -8,6 +8,7 @@ use trilith_block::{BlockDraft, BlockHandle, Engine, Merge};
 use trilith_index::LabelIndex as _;
 use trilith_model::{Error, Result, Signal, TenantId, TimeRange, task};
 
+use crate::chunk::TimesMemo;
 use crate::head::{MetricsHead, TenantHead};
 use crate::reader::BlockReader;
 use crate::samples::Samples;
@@ -74,10 +75,10 @@ fn cut_tenant(tenant: &TenantId, head: &TenantHead) -> Result<Vec<BlockDraft>> {
     }
     let window = window_of(head);
     let mut writers: BTreeMap<i64, (BlockWriter, Extras)> = BTreeMap::new();
-    let mut samples = Samples::default();
+    let (mut samples, mut memo) = (Samples::default(), TimesMemo::default());
     for (labels, r) in head.sorted() {
         samples.clear();
-        head.read(r, TimeRange::ALL, &mut samples);
+        head.read(r, TimeRange::ALL, &mut memo, &mut samples);
         let times = &samples.times;
         let mut from = 0;
         while let Some(&first) = times.get(from) {

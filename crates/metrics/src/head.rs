@@ -24,6 +24,7 @@ use trilith_model::{
     BatchSeriesView, Labels, LabelsRef, Limits, MetricBatch, MetricMetadata, SampleValue, TenantId, TimeRange,
 };
 
+use crate::chunk::TimesMemo;
 use crate::format::metadata::MetadataSet;
 use crate::order;
 use crate::samples::{AnySample, Samples};
@@ -72,6 +73,8 @@ pub struct TenantHead {
     /// The clock at the last push, ms.
     pushed_ms: AtomicI64,
     hasher: foldhash::fast::RandomState,
+    /// See [`TenantHead::ranks`].
+    ranks: Mutex<Option<Arc<[u32]>>>,
 }
 
 /// Every 64th series, and the memory of their samples.
@@ -179,6 +182,7 @@ impl Default for TenantHead {
             reserved: AtomicU64::new(0),
             pushed_ms: AtomicI64::new(0),
             hasher: foldhash::fast::RandomState::default(),
+            ranks: Mutex::default(),
         }
     }
 }
@@ -251,9 +255,36 @@ impl TenantHead {
     }
 
     /// As [`Series::read`].
-    pub(crate) fn read(&self, r: HeadSeriesRef, range: TimeRange, out: &mut Samples) {
+    pub(crate) fn read(&self, r: HeadSeriesRef, range: TimeRange, memo: &mut TimesMemo, out: &mut Samples) {
         let shard = self.shards[r.shard()].lock();
-        shard.series[r.slot()].read(&shard.pool, range, out);
+        shard.series[r.slot()].read(&shard.pool, range, memo, out);
+    }
+
+    /// The place of each ref in the order of series inside a block, as far as it is known; younger series have none.
+    /// Worked out anew, when many of the series are wanted, once an eighth of them has none.
+    pub(crate) fn ranks(&self, index: &TenantIndex, wanted: u64) -> Option<Arc<[u32]>> {
+        let known = self.ranks.lock().clone();
+        let have = known.as_ref().map_or(0, |r| r.len());
+        let all = index.labels.len();
+        if wanted < all as u64 / 8 || have + have / 8 >= all && have > 0 {
+            return known;
+        }
+        let mut order: Vec<u32> = (0..all as u32).collect();
+        order.sort_unstable_by(|a, b| {
+            order::compare(index.labels[*a as usize].as_ref(), index.labels[*b as usize].as_ref())
+        });
+        let mut ranks = vec![0u32; all];
+        for (rank, r) in (0u32..).zip(order) {
+            ranks[r as usize] = rank;
+        }
+        let ranks: Arc<[u32]> = ranks.into();
+        *self.ranks.lock() = Some(ranks.clone());
+        Some(ranks)
+    }
+
+    /// As [`Series::read_newest`].
+    pub(crate) fn read_newest(&self, r: HeadSeriesRef, range: TimeRange, out: &mut Samples) -> bool {
+        self.shards[r.shard()].lock().series[r.slot()].read_newest(range, out)
     }
 
     /// All refs, in the order of series inside a block, with their label sets.

@@ -55,8 +55,15 @@ impl<'a> LabelsRef<'a> {
         LabelsIter(self.0)
     }
 
+    /// (name, value) as bytes, which are UTF-8: without the check that a `str` takes, where every series of a query is
+    /// looked at.
+    pub fn iter_bytes(self) -> LabelsBytesIter<'a> {
+        LabelsBytesIter(self.0)
+    }
+
     pub fn get(self, name: &str) -> Option<&'a str> {
-        self.iter().find(|l| l.name == name).map(|l| l.value)
+        let (_, value) = self.iter_bytes().find(|(n, _)| *n == name.as_bytes())?;
+        Some(std::str::from_utf8(value).unwrap_or(""))
     }
 
     pub fn is_empty(self) -> bool {
@@ -94,6 +101,11 @@ impl Labels {
 
     pub fn iter(&self) -> LabelsIter<'_> {
         LabelsIter(&self.0)
+    }
+
+    /// As [`LabelsRef::iter_bytes`].
+    pub fn iter_bytes(&self) -> LabelsBytesIter<'_> {
+        LabelsBytesIter(&self.0)
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -234,10 +246,27 @@ impl<'a> Iterator for LabelsIter<'a> {
     }
 }
 
+/// See [`LabelsRef::iter_bytes`].
+#[derive(Clone, Debug)]
+pub struct LabelsBytesIter<'a>(&'a [u8]);
+
+impl<'a> Iterator for LabelsBytesIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        Some((take_bytes_trusted(&mut self.0), take_bytes_trusted(&mut self.0)))
+    }
+}
+
 /// By (name, value) pairs, bytewise, the shorter set first: the order of Prometheus' `labels.Compare`.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        // Bytes of UTF-8 are in the order of its characters.
+        self.iter_bytes().cmp(other.iter_bytes())
     }
 }
 
@@ -315,14 +344,24 @@ fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 fn take_str_trusted<'a>(rest: &mut &'a [u8]) -> &'a str {
-    let bytes = take_bytes(rest).unwrap_or_else(|| {
+    // Checked rather than assumed: short strings cost a few nanoseconds, and trusted bytes may stem from a
+    // checked but hostile block.
+    std::str::from_utf8(take_bytes_trusted(rest)).unwrap_or("")
+}
+
+#[inline]
+fn take_bytes_trusted<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    if let [len @ 0..0x80, after @ ..] = *rest
+        && let Some((bytes, after)) = after.split_at_checked(usize::from(*len))
+    {
+        *rest = after;
+        return bytes;
+    }
+    take_bytes(rest).unwrap_or_else(|| {
         debug_assert!(false, "packed labels are truncated");
         *rest = &[];
         &[]
-    });
-    // Checked rather than assumed: short strings cost a few nanoseconds, and trusted bytes may stem from a
-    // checked but hostile block.
-    std::str::from_utf8(bytes).unwrap_or("")
+    })
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub struct SelectHints {
     pub range_ms: i64,
     /// Innermost function or aggregation applied to the selector (`rate`, `sum`), empty when unknown.
     pub func: String,
+    /// Only the newest sample of each series in the range is looked at: an instant selector at one time. A source may
+    /// leave out older ones.
+    pub newest_only: bool,
     /// Labels of the surrounding aggregation; `None` when there is none.
     pub grouping: Option<Grouping>,
 }

@@ -10,7 +10,7 @@ use trilith_model::{Sample, SampleValue, TimeRange};
 
 use super::pool::Pool;
 use super::rich::Rich;
-use crate::chunk::{OpenChunk, SealedRef};
+use crate::chunk::{OpenChunk, SealedRef, TimesMemo};
 use crate::format::histogram;
 use crate::samples::{AnySample, Samples, SamplesRef, last_of_each};
 
@@ -205,12 +205,28 @@ impl Series {
         }
     }
 
+    /// Appends the newest sample of the range if that is the newest of all, which takes no decoding, and says whether it
+    /// did.
+    pub(crate) fn read_newest(&self, range: TimeRange, out: &mut Samples) -> bool {
+        match self.last {
+            Some((ts_ms, Newest::Float(bits))) if range.contains(ts_ms) && self.rich().is_none() => {
+                out.push_float(ts_ms, f64::from_bits(bits));
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Appends the samples of the range: ascending, of equal times the one written last. What `out` holds already takes
     /// part in that, as written before.
-    pub(crate) fn read(&self, pool: &Pool, range: TimeRange, out: &mut Samples) {
-        let mut scratch = Scratch::default();
-        for c in self.sealed.chain(pool) {
-            scratch.read(c.range, range, out, |times, to| c.read(times, to));
+    pub(crate) fn read(&self, pool: &Pool, range: TimeRange, memo: &mut TimesMemo, out: &mut Samples) {
+        let mut scratch = Samples::default();
+        for c in self.sealed.chain_from(pool, range.min) {
+            if range.min <= c.range.min && c.range.max <= range.max {
+                c.read(memo, out);
+            } else if c.range.overlaps(range) {
+                read_within(&mut scratch, range, out, |to| c.read(memo, to));
+            }
         }
         if self.open.range().is_some_and(|r| range.overlaps(r)) {
             self.open.for_each(pool, |s| {
@@ -221,13 +237,13 @@ impl Series {
         }
         let Some(rare) = &self.rare else { return };
         if let Some(rich) = &rare.rich
-            && let Some(has) = rich.range()
+            && rich.range().is_some_and(|r| range.overlaps(r))
         {
-            scratch.read(has, range, out, |_, to| rich.read(to));
+            read_within(&mut scratch, range, out, |to| rich.read(to));
         }
         // Late samples come last, so that a stable sort keeps them behind the ones they replace.
-        for c in rare.late_sealed.chain(pool) {
-            scratch.read(c.range, range, out, |times, to| c.read(times, to));
+        for c in rare.late_sealed.chain(pool).filter(|c| c.range.overlaps(range)) {
+            read_within(&mut scratch, range, out, |to| c.read(memo, to));
         }
         for s in rare.late.iter().filter(|s| range.contains(s.ts_ms)) {
             out.push_float(s.ts_ms, s.value);
@@ -246,33 +262,14 @@ impl Series {
     }
 }
 
-/// Memory used from chunk to chunk.
-#[derive(Default)]
-struct Scratch {
-    times: Vec<i64>,
-    samples: Samples,
-}
-
-impl Scratch {
-    /// Appends what `read` gives, as far as it is in the range. What is read ascends and is all within `has`.
-    fn read(
-        &mut self,
-        has: TimeRange,
-        range: TimeRange,
-        out: &mut Samples,
-        read: impl FnOnce(&mut Vec<i64>, &mut Samples),
-    ) {
-        if range.contains(has.min) && range.contains(has.max) {
-            read(&mut self.times, out);
-        } else if range.overlaps(has) {
-            self.samples.clear();
-            read(&mut self.times, &mut self.samples);
-            let from = self.samples.times.partition_point(|&t| t < range.min);
-            let to = self.samples.times.partition_point(|&t| t <= range.max);
-            if from < to {
-                out.extend(self.samples.slice(from..to));
-            }
-        }
+/// Appends what `read` gives, as far as it is in the range. What is read ascends.
+fn read_within(scratch: &mut Samples, range: TimeRange, out: &mut Samples, read: impl FnOnce(&mut Samples)) {
+    scratch.clear();
+    read(scratch);
+    let from = scratch.times.partition_point(|&t| t < range.min);
+    let to = scratch.times.partition_point(|&t| t <= range.max);
+    if from < to {
+        out.extend(scratch.slice(from..to));
     }
 }
 

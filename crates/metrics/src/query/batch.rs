@@ -24,6 +24,7 @@ use super::plan::{Plan, PlannedSeries};
 use super::{FAN_OUT, skip_damaged};
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
+use crate::chunk::TimesMemo;
 use crate::head::HeadSeriesRef;
 use crate::samples::{Samples, histogram_bytes};
 
@@ -226,6 +227,7 @@ impl Selection {
             scratch: Vec::new(),
             slot: Samples::default(),
             samples: Samples::default(),
+            memo: TimesMemo::default(),
         };
         for (i, s) in self.plan.series[run].iter().enumerate() {
             if i % 32 == 0 {
@@ -301,6 +303,7 @@ struct Assembler<'a> {
     scratch: Vec<f64>,
     slot: Samples,
     samples: Samples,
+    memo: TimesMemo,
 }
 
 impl<'a> Assembler<'a> {
@@ -386,7 +389,11 @@ impl<'a> Assembler<'a> {
         for &(source, ordinal) in &s.parts {
             if let Some(n) = (source as usize).checked_sub(plan.sources.blocks.len()) {
                 let before = samples.histograms.len();
-                plan.sources.heads[n].read(HeadSeriesRef(ordinal), plan.range, &mut samples);
+                let (head, r) = (&plan.sources.heads[n], HeadSeriesRef(ordinal));
+                let alone = plan.newest_only && s.parts.len() == 1;
+                if !(alone && head.read_newest(r, plan.range, &mut samples)) {
+                    head.read(r, plan.range, &mut self.memo, &mut samples);
+                }
                 // Repeated samples may have shortened the list.
                 self.book(samples.histograms.get(before..).unwrap_or_default())?;
             }

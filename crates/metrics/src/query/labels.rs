@@ -94,16 +94,13 @@ pub(crate) fn values(ctx: &QueryContext, sources: &Sources, name: &str, request:
 
 pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<Labels>> {
     let max = ctx.limits.query_series_max;
-    let mut out = Distinct::new(ctx)?;
+    let (mut out, mut memory) = (Vec::new(), ctx.memory.reserve(0)?);
     let mut add = |n: usize, labels: Labels| -> Result<()> {
         if n.is_multiple_of(4096) {
             ctx.check()?;
         }
-        let bytes = labels.as_packed().len();
-        out.add(labels, bytes)?;
-        if max != 0 && out.items.len() as u64 > max {
-            return Err(too_many_series(max));
-        }
+        memory.grow(labels.as_packed().len() + 48)?;
+        out.push(labels);
         Ok(())
     };
     for block in &sources.blocks {
@@ -126,5 +123,13 @@ pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelReque
             Ok(())
         })?;
     }
-    Ok(out.first(request.limit))
+    out.sort_unstable();
+    out.dedup();
+    if max != 0 && out.len() as u64 > max {
+        return Err(too_many_series(max));
+    }
+    if request.limit != 0 {
+        out.truncate(request.limit);
+    }
+    Ok(out)
 }

@@ -24,6 +24,8 @@ pub(crate) struct PlannedSeries {
 pub(crate) struct Plan {
     pub(crate) sources: Sources,
     pub(crate) range: TimeRange,
+    /// See [`trilith_query::SelectHints::newest_only`].
+    pub(crate) newest_only: bool,
     pub(crate) series: Vec<PlannedSeries>,
     _memory: Reservation,
 }
@@ -33,8 +35,17 @@ pub(crate) struct Plan {
 /// # Errors
 /// `Execution` when there are more series than `query_series_max` or than fit the memory; `Corrupt` of a head's
 /// postings never happens, those of blocks are warned about.
-pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], range: TimeRange) -> Result<Plan> {
-    let mut found = Found::new(ctx)?;
+pub(crate) fn plan(
+    ctx: &QueryContext,
+    sources: Sources,
+    matchers: &[Matcher],
+    range: TimeRange,
+    newest_only: bool,
+) -> Result<Plan> {
+    // One source has every series once.
+    let single = sources.blocks.len() + sources.heads.len() == 1;
+    let mut found = Found::new(ctx, single)?;
+    let mut ranks = None;
     let check = || ctx.check();
     for (n, block) in sources.blocks.iter().enumerate() {
         let index = &block.reader.index;
@@ -60,6 +71,9 @@ pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], r
     for (n, head) in (sources.blocks.len()..).zip(&sources.heads) {
         head.with_index(|index| -> Result<()> {
             let ordinals: Bitmap = select(&index.postings, matchers, &check)?;
+            if single {
+                ranks = head.ranks(index, ordinals.cardinality());
+            }
             for (i, ordinal) in ordinals.iter().enumerate() {
                 if i % 4096 == 0 {
                     ctx.check()?;
@@ -71,10 +85,23 @@ pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], r
         })?;
     }
     let Found { mut series, memory, .. } = found;
-    series.sort_unstable_by(|a, b| order::compare(a.labels.as_ref(), b.labels.as_ref()));
+    let by_labels = |a: &PlannedSeries, b: &PlannedSeries| order::compare(a.labels.as_ref(), b.labels.as_ref());
+    match ranks {
+        Some(ranks) => series.sort_unstable_by(|a, b| {
+            let rank = |s: &PlannedSeries| ranks.get(s.parts[0].1 as usize);
+            match (rank(a), rank(b)) {
+                (Some(a), Some(b)) => a.cmp(b),
+                // Younger than the ranks.
+                _ => by_labels(a, b),
+            }
+        }),
+        // Stable, because it makes use of runs that are in order: those of a block are.
+        None => series.sort_by(by_labels),
+    }
     Ok(Plan {
         sources,
         range,
+        newest_only,
         series,
         _memory: memory,
     })
@@ -82,6 +109,8 @@ pub(crate) fn plan(ctx: &QueryContext, sources: Sources, matchers: &[Matcher], r
 
 struct Found<'a> {
     ctx: &'a QueryContext,
+    /// Every series comes once.
+    distinct: bool,
     table: HashTable<(u64, u32)>,
     series: Vec<PlannedSeries>,
     memory: Reservation,
@@ -89,9 +118,10 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn new(ctx: &'a QueryContext) -> Result<Self> {
+    fn new(ctx: &'a QueryContext, distinct: bool) -> Result<Self> {
         Ok(Found {
             ctx,
+            distinct,
             table: HashTable::new(),
             series: Vec::new(),
             memory: ctx.memory.reserve(0)?,
@@ -106,7 +136,11 @@ impl<'a> Found<'a> {
         source: u32,
         ordinal: u32,
     ) -> Result<()> {
-        let hash = self.hasher.hash_one(labels.as_packed());
+        let hash = if self.distinct {
+            0
+        } else {
+            self.hasher.hash_one(labels.as_packed())
+        };
         let known = self.table.find(hash, |&(h, i)| {
             h == hash && self.series[i as usize].labels.as_packed() == labels.as_packed()
         });
@@ -125,8 +159,10 @@ impl<'a> Found<'a> {
         self.memory
             .grow(labels.as_packed().len() + std::mem::size_of::<PlannedSeries>() + 48)?;
         // query_series_max and the memory budget end this long before 2^32.
-        self.table
-            .insert_unique(hash, (hash, self.series.len() as u32), |&(h, _)| h);
+        if !self.distinct {
+            self.table
+                .insert_unique(hash, (hash, self.series.len() as u32), |&(h, _)| h);
+        }
         self.series.push(PlannedSeries {
             labels: own(labels),
             parts: SmallVec::from_slice(&[(source, ordinal)]),

@@ -38,32 +38,31 @@ impl Grouper {
             }
             return 0;
         };
-        let listed = |n: &str| g.labels.iter().any(|l| l == n);
-        let keeps = |n: &str| {
+        let listed = |n: &[u8]| g.labels.iter().any(|l| l.as_bytes() == n);
+        let keeps = |n: &[u8]| {
             if g.by {
                 listed(n)
             } else {
-                n != METRIC_NAME && !listed(n)
+                n != METRIC_NAME.as_bytes() && !listed(n)
             }
         };
         let mut hasher = self.hasher.build_hasher();
-        for l in labels.iter().filter(|l| keeps(l.name)) {
-            hasher.write(l.name.as_bytes());
+        for (name, value) in labels.iter_bytes().filter(|(n, _)| keeps(n)) {
+            hasher.write(name);
             hasher.write_u8(0xff);
-            hasher.write(l.value.as_bytes());
+            hasher.write(value);
             hasher.write_u8(0xff);
         }
         let hash = hasher.finish();
         let known = self.index.find(hash, |&(h, id)| {
-            let group = self.groups[id as usize].iter();
-            let group = group.map(|l| (l.name, l.value));
-            h == hash && group.eq(labels.iter().filter(|l| keeps(l.name)).map(|l| (l.name, l.value)))
+            let group = self.groups[id as usize].iter_bytes();
+            h == hash && group.eq(labels.iter_bytes().filter(|(n, _)| keeps(n)))
         });
         if let Some(&(_, id)) = known {
             return id;
         }
         let id = self.groups.len() as u32;
-        self.groups.push(labels.keep(keeps));
+        self.groups.push(labels.keep(|n| keeps(n.as_bytes())));
         self.index.insert_unique(hash, (hash, id), |&(h, _)| h);
         id
     }
