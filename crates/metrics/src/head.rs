@@ -458,7 +458,12 @@ mod tests {
         let refs = tenant.find_all(&batch(201, 0));
         assert_eq!(refs.iter().filter(|r| r.is_none()).count(), 1);
         let mut out = Samples::default();
-        tenant.read(refs[7].unwrap(), TimeRange::new(1000, 3000), &mut out);
+        tenant.read(
+            refs[7].unwrap(),
+            TimeRange::new(1000, 3000),
+            &mut TimesMemo::default(),
+            &mut out,
+        );
         assert_eq!((out.times, out.floats), (vec![1000, 2000, 3000], vec![7.0; 3]));
     }
 

@@ -257,7 +257,9 @@ impl SeriesSource for MetricsStore {
             let range = TimeRange::new(request.start_ms, request.end_ms);
             let sources = Sources::open(&ctx, &view, range, &store.inner.readers).await?;
             let planner = ctx.clone();
-            let plan = task::compute(move || plan(&planner, sources, &request.matchers, range, request.hints.newest_only)).await??;
+            let plan =
+                task::compute(move || plan(&planner, sources, &request.matchers, range, request.hints.newest_only))
+                    .await??;
             let plan = Arc::new(plan);
             let runs = plan.runs();
             let selection = Selection::new(ctx, plan);

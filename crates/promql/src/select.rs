@@ -107,6 +107,7 @@ impl Evaluator {
             } else {
                 0
             };
+            hints.newest_only = frame.at_ms.len() == 1 && matches!(cell, Cell::Newest | Cell::NewestTime);
             let request = self.request(matchers, &frame, hints);
             let turns = Arc::new(Mutex::new(Turns {
                 next: 0,

@@ -311,7 +311,12 @@ mod tests {
             let (a, b) = (a.min(b), a.max(b));
             for range in [TimeRange::ALL, TimeRange::new(a, b)] {
                 let mut out = Samples::default();
-                series.read(&pool, range, &mut out);
+                series.read(&pool, range, &mut TimesMemo::default(), &mut out);
+                let mut newest = Samples::default();
+                if series.read_newest(range, &mut newest) {
+                    prop_assert_eq!(newest.times.last(), out.times.last());
+                    prop_assert_eq!(newest.floats.last().map(|v| v.to_bits()), out.floats.last().map(|v| v.to_bits()));
+                }
                 let got: Vec<(i64, f64)> = out.times.into_iter().zip(out.floats).collect();
                 let want: Vec<(i64, f64)> = model.range(range.min..=range.max).map(|(t, v)| (*t, *v)).collect();
                 prop_assert_eq!(got, want);
@@ -342,7 +347,7 @@ mod tests {
             let (a, b) = (a.min(b), a.max(b));
             for range in [TimeRange::ALL, TimeRange::new(a, b)] {
                 let mut out = Samples::default();
-                series.read(&pool, range, &mut out);
+                series.read(&pool, range, &mut TimesMemo::default(), &mut out);
                 let got: Vec<_> = out.as_ref().iter().map(|s| crate::arb::plain(&s)).collect();
                 let want: Vec<_> = model.range(range.min..=range.max).map(|(_, s)| crate::arb::plain(s)).collect();
                 prop_assert_eq!(got, want);

@@ -22,9 +22,9 @@ use trilith_query::{BatchColumn, QueryContext, QueryStats, Reservation, SeriesBa
 
 use super::plan::{Plan, PlannedSeries};
 use super::{FAN_OUT, skip_damaged};
+use crate::chunk::TimesMemo;
 use crate::format::page::Page;
 use crate::format::times::TimesPage;
-use crate::chunk::TimesMemo;
 use crate::head::HeadSeriesRef;
 use crate::samples::{Samples, histogram_bytes};
 
