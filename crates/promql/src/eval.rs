@@ -18,7 +18,7 @@ use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
 use crate::ast::{Aggregation, Binary, Edges, Expr, ExprKind, Selector, Span, ValueType};
 use crate::element::ElementOp;
-use crate::functions::{Function, RangeFunction};
+use crate::functions::{Function, RangeFunction, max_of, min_of};
 use crate::invariant;
 use crate::names::distinct_rows;
 use crate::notes::Notes;
@@ -200,6 +200,23 @@ impl Evaluator {
                     function: Function::Time,
                     ..
                 } => grid.times().map(|t| t as f64 / 1000.0).collect(),
+                ExprKind::Call {
+                    function: function @ (Function::MaxOf | Function::MinOf),
+                    args,
+                } => {
+                    let [a, b] = args.as_slice() else {
+                        return Err(Error::internal("two scalars are compared"));
+                    };
+                    let pick = if matches!(function, Function::MaxOf) {
+                        max_of
+                    } else {
+                        min_of
+                    };
+                    let mut values = self.scalar(a, grid).await?;
+                    let others = self.scalar(b, grid).await?;
+                    values.iter_mut().zip(others).for_each(|(a, b)| *a = pick(*a, b));
+                    values
+                }
                 ExprKind::Call {
                     function: Function::Scalar,
                     args,

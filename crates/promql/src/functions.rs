@@ -25,8 +25,11 @@ pub enum Function {
     HistogramFraction,
     HistogramQuantile,
     HistogramQuantiles,
+    Info,
     LabelJoin,
     LabelReplace,
+    MaxOf,
+    MinOf,
     Pi,
     Round,
     Scalar,
@@ -198,6 +201,9 @@ impl Function {
             "histogram_fraction" => Function::HistogramFraction,
             "histogram_quantile" => Function::HistogramQuantile,
             "histogram_quantiles" => Function::HistogramQuantiles,
+            "info" => Function::Info,
+            "max_of" => Function::MaxOf,
+            "min_of" => Function::MinOf,
             "label_join" => Function::LabelJoin,
             "label_replace" => Function::LabelReplace,
             "pi" => Function::Pi,
@@ -217,9 +223,27 @@ impl Function {
 
     pub const fn returns(self) -> ValueType {
         match self {
-            Function::Pi | Function::Scalar | Function::Time => ValueType::Scalar,
+            Function::MaxOf | Function::MinOf | Function::Pi | Function::Scalar | Function::Time => ValueType::Scalar,
             _ => ValueType::Vector,
         }
+    }
+}
+
+/// The greater number; an infinity wins over NaN, and NaN over the rest.
+pub(crate) fn max_of(a: f64, b: f64) -> f64 {
+    -min_of(-a, -b)
+}
+
+/// The lesser number; a negative infinity wins over NaN, and NaN over the rest.
+pub(crate) fn min_of(a: f64, b: f64) -> f64 {
+    if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
+        f64::NEG_INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a < b || (a == b && a.is_sign_negative()) {
+        a
+    } else {
+        b
     }
 }
 

@@ -13,8 +13,6 @@
 //!
 //! Every query is bounded: text size, nesting and operators by the parser, series, samples, memory and time by
 //! the [`QueryContext`]. The number of steps a user may ask for is the API's matter.
-//!
-//! Not here yet, refused with `Unsupported`: `info`.
 
 mod aggregate;
 mod ast;

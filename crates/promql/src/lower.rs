@@ -16,7 +16,7 @@ use crate::ast::{
     Aggregate, Aggregation, At, Binary, Expr, ExprKind, Selector, Set, Span, Subquery, TimeShift, ValueType,
 };
 use crate::bucketless;
-use crate::eval::Features;
+use crate::eval::{Features, execution};
 use crate::functions::Function;
 
 /// Operators in one chain: it becomes a tree as deep as it is long, which is dropped recursively.
@@ -150,12 +150,18 @@ impl Lowering {
         let name = c.function.name;
         let function = Function::by_name(name).ok_or_else(|| unsupported(format_args!("function \"{name}\"")))?;
         let args = c.args.iter().map(|a| self.expr(a)).collect::<Result<Vec<_>>>()?;
-        for (arg, lowered) in c.args.iter().zip(&args) {
-            if arg.value_type() == ValueType::String && !matches!(lowered.unwrapped().kind, ExprKind::String(_)) {
+        for (i, arg) in c
+            .args
+            .iter()
+            .enumerate()
+            .filter(|(_, a)| a.value_type() == ValueType::String)
+        {
+            let syntax::ExprKind::String(text) = &arg.unwrapped().kind else {
                 return Err(Error::invalid(format!(
                     "expected a string literal in call to function \"{name}\""
                 )));
-            }
+            };
+            check_string(name, i, text)?;
         }
         Ok(ExprKind::Call { function, args })
     }
@@ -177,6 +183,12 @@ impl Lowering {
             Aggregator::LimitK => Aggregation::LimitK,
             Aggregator::LimitRatio => Aggregation::LimitRatio,
         };
+        if let (Aggregator::CountValues, Some(label)) = (a.op, &a.param)
+            && let syntax::ExprKind::String(text) = &label.unwrapped().kind
+            && std::str::from_utf8(text.as_bytes()).is_err()
+        {
+            return Err(execution(format!("invalid label name {text}")));
+        }
         let grouping = (a.without || !a.grouping.is_empty()).then(|| Grouping {
             labels: names(&a.grouping),
             by: !a.without,
@@ -244,6 +256,25 @@ impl Lowering {
             lhs,
             rhs,
         })))
+    }
+}
+
+/// Refuses what is not UTF-8 where it would be a label's name or an expression. Elsewhere such bytes become U+FFFD: no
+/// label has them.
+fn check_string(function: &str, i: usize, text: &syntax::Text) -> Result<()> {
+    if std::str::from_utf8(text.as_bytes()).is_ok() {
+        return Ok(());
+    }
+    match (function, i) {
+        ("label_replace" | "label_join", 1) => Err(execution(format!(
+            "invalid destination label name in {function}(): {}",
+            text.to_str()
+        ))),
+        ("label_replace", 4) => Err(execution(format!(
+            "invalid regular expression in {function}(): {}",
+            text.to_str()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Functions that need whole vectors.
 
 mod histogram;
+mod info;
 pub(crate) mod labels;
 mod le;
 mod order;
@@ -77,6 +78,7 @@ impl Evaluator {
                     }
                     Ok(block)
                 }
+                (Function::Info, args) => self.info(args, at, grid).await,
                 (Function::LabelReplace, [v, rest @ ..]) => {
                     let block = self.vector(v, grid).await?;
                     let strings = literals(rest)?;

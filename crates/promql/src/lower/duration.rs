@@ -4,6 +4,7 @@ use trilith_model::Result;
 use trilith_promql_syntax::{DurationExpr, DurationOp, DurationOperator, Length, Offset};
 
 use super::{Lowering, at};
+use crate::functions::{max_of, min_of};
 
 /// Seconds that fit into nanoseconds of 64 bits, the bound of all durations.
 const SECONDS_MAX: f64 = i64::MAX as f64 / 1e9;
@@ -62,8 +63,8 @@ impl Lowering {
         Ok(match op.op {
             DurationOperator::Step => self.times.step_ms as f64 / 1000.0,
             DurationOperator::Range => (self.times.end_ms - self.times.start_ms) as f64 / 1000.0,
-            DurationOperator::MinOf => min(lhs, rhs),
-            DurationOperator::MaxOf => -min(-lhs, -rhs),
+            DurationOperator::MinOf => min_of(lhs, rhs),
+            DurationOperator::MaxOf => max_of(lhs, rhs),
             // A sign has nothing, which is 0, to its left.
             DurationOperator::Add => lhs + rhs,
             DurationOperator::Sub => lhs - rhs,
@@ -81,9 +82,4 @@ impl Lowering {
             DurationOperator::Pow => lhs.powf(rhs),
         })
     }
-}
-
-/// NaN when either is.
-fn min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }

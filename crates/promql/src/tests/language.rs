@@ -531,11 +531,6 @@ fn what_is_wrong_is_refused() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
-    refused("info(g)", ErrorKind::Unsupported, "function \"info\" is not supported");
-}
-
-#[test]
 fn queries_are_bounded() {
     let deep = format!("{}1{}", "(".repeat(5000), ")".repeat(5000));
     assert_eq!(error_of(run_instant(&data(), &deep, 0)).kind, ErrorKind::Invalid);
