@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
-use trilith_model::{Error, Matcher, Result, task};
+use trilith_model::{Error, Matcher, Result, SampleValue, task};
 use trilith_query::vector::{Block, Grid};
 use trilith_query::{QueryContext, SelectHints, SeriesBatch, SeriesRequest};
 
@@ -144,8 +144,7 @@ impl Evaluator {
     fn tile(&self, batch: SeriesBatch, at: Span, cell: &Cell, frame: &Frame, ops: &[ElementOp]) -> Result<Block> {
         self.ctx.check()?;
         self.count_series(batch.columns.len())?;
-        let bytes = batch.floats.len() * 8 + batch.times.iter().map(|t| t.len() * 8).sum::<usize>();
-        let _samples = self.ctx.memory.reserve(bytes)?;
+        let _samples = self.ctx.memory.reserve(batch_bytes(&batch))?;
         let samples = Samples {
             batch,
             ..Samples::default()
@@ -197,4 +196,16 @@ impl Evaluator {
         }
         .boxed()
     }
+}
+
+/// What the samples of a batch take.
+fn batch_bytes(batch: &SeriesBatch) -> usize {
+    let times: usize = batch.times.iter().map(|t| t.len()).sum();
+    let histograms = batch.mixed.iter().map(|v| match v {
+        SampleValue::Float(_) => 0,
+        SampleValue::Histogram(h) => h.size_bytes(),
+    });
+    8 * (batch.floats.len() + times + batch.starts.len())
+        + size_of_val(batch.mixed.as_slice())
+        + histograms.sum::<usize>()
 }

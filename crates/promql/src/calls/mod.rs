@@ -14,7 +14,7 @@ use trilith_query::vector::{ABSENT, AggregateOp, Block, Grid, is_absent};
 
 use crate::ast::{Expr, ExprKind, Span};
 use crate::element::ElementOp;
-use crate::eval::Evaluator;
+use crate::eval::{Evaluator, check_edges};
 use crate::functions::{Function, RangeFunction};
 
 impl Evaluator {
@@ -48,7 +48,10 @@ impl Evaluator {
                 }
                 (Function::AbsentOverTime, [m]) => {
                     let labels = match &m.unwrapped().kind {
-                        ExprKind::Range { selector, .. } => absent_labels(&selector.matchers),
+                        ExprKind::Range { selector, .. } => {
+                            check_edges("absent_over_time", selector.edges)?;
+                            absent_labels(&selector.matchers)
+                        }
                         _ => Labels::empty(),
                     };
                     let present = Expr {

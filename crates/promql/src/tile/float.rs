@@ -64,6 +64,14 @@ impl Windows {
     }
 }
 
+/// Whether a staleness marker is among the values.
+pub(super) fn has_markers(values: &[f64]) -> bool {
+    // In blocks without an early way out, so that many values are compared at once.
+    values
+        .chunks(64)
+        .any(|block| block.iter().fold(false, |any, v| any | is_absent(*v)))
+}
+
 /// Samples looked at between two looks at the clock.
 const CHECK_SAMPLES: usize = 1 << 20;
 

@@ -156,7 +156,7 @@ pub(crate) fn evaluate(
                 if frame.edges == Edges::Plain && starts.is_empty() && !matches!(cell, Cell::NewestStart) =>
             {
                 let cells = out.row_mut(i);
-                if matches!(cell, Cell::Window { .. }) && values.iter().any(|v| is_absent(*v)) {
+                if matches!(cell, Cell::Window { .. }) && float::has_markers(values) {
                     let (ts, values): (Vec<i64>, Vec<f64>) = ts
                         .iter()
                         .zip(values)

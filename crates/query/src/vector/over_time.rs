@@ -4,29 +4,73 @@ use super::quantile::quantile;
 use super::sum::{KahanSum, Mean, Variance};
 
 pub fn sum(vs: &[f64]) -> f64 {
+    if let Some(s) = finite_sum(vs) {
+        return s.value();
+    }
     let mut s = KahanSum::default();
     vs.iter().for_each(|v| s.add(*v));
     s.value()
 }
 
 pub fn avg(vs: &[f64]) -> f64 {
+    if let Some(s) = finite_sum(vs) {
+        let n = vs.len() as f64;
+        return s.sum / n + s.compensation / n;
+    }
     let mut m = Mean::default();
     vs.iter().for_each(|v| m.add(*v));
     m.value()
 }
 
-/// NaN only when all values are NaN.
-pub fn min(vs: &[f64]) -> f64 {
-    vs[1..]
-        .iter()
-        .fold(vs[0], |a, v| if *v < a || a.is_nan() { *v } else { a })
+/// The compensated sum without a look at infinities at every step; `None` when it met any, or NaN.
+fn finite_sum(vs: &[f64]) -> Option<KahanSum> {
+    let (mut sum, mut compensation) = (0.0f64, 0.0f64);
+    for v in vs {
+        let t = sum + v;
+        let (large, small) = if sum.abs() >= v.abs() { (sum, *v) } else { (*v, sum) };
+        compensation += (large - t) + small;
+        sum = t;
+    }
+    // What is not finite never becomes so again.
+    sum.is_finite().then_some(KahanSum { sum, compensation })
 }
 
-/// NaN only when all values are NaN.
+/// NaN only when all values are NaN; the first of equal values.
+pub fn min(vs: &[f64]) -> f64 {
+    extreme(vs, f64::INFINITY, |v, best| v < best)
+}
+
+/// NaN only when all values are NaN; the first of equal values.
 pub fn max(vs: &[f64]) -> f64 {
-    vs[1..]
-        .iter()
-        .fold(vs[0], |a, v| if *v > a || a.is_nan() { *v } else { a })
+    extreme(vs, f64::NEG_INFINITY, |v, best| v > best)
+}
+
+/// `worst`: what every number but itself goes before.
+#[inline]
+fn extreme(vs: &[f64], worst: f64, goes_before: impl Fn(f64, f64) -> bool + Copy) -> f64 {
+    let better = |best: f64, v: f64| if goes_before(v, best) { v } else { best };
+    // Several at a time, as one depends on the one before.
+    const LANES: usize = 8;
+    let mut lanes = [worst; LANES];
+    let chunks = vs.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane = better(*lane, *v);
+        }
+    }
+    let best = lanes.iter().chain(rest).fold(worst, |best, v| better(best, *v));
+    if best != worst && best != 0.0 {
+        return best;
+    }
+    // Nothing but NaN and the worst, or zeros, of which the first one's sign counts.
+    vs[1..].iter().fold(vs[0], |best, v| {
+        if goes_before(*v, best) || best.is_nan() {
+            *v
+        } else {
+            best
+        }
+    })
 }
 
 /// Where the smallest value stands, the last place of equal ones; NaN counts only when all values are NaN.
@@ -141,6 +185,57 @@ mod tests {
         assert!(min(&[nan, nan]).is_nan() && max(&[nan]).is_nan());
         assert_eq!(changes(&[1.0, nan, nan, 1.0, 1.0]), 2.0);
         assert_eq!(resets(&[3.0, 1.0, 2.0, 1.0]), 2.0);
+    }
+
+    #[test]
+    fn fast_ways_agree_with_slow_ones() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let pool = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.5,
+            1e100,
+            -1e100,
+            f64::MAX,
+            -f64::MAX,
+            inf,
+            -inf,
+            nan,
+            3.0,
+        ];
+        let mut state = 1u64;
+        for n in 1..400usize {
+            let vs: Vec<f64> = (0..n % 23 + 1)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    // Sometimes plain numbers only.
+                    pool[(state >> 33) as usize % if n % 3 == 0 { 6 } else { pool.len() }]
+                })
+                .collect();
+            let fold = |goes: fn(f64, f64) -> bool| {
+                let mut best = vs[0];
+                for v in &vs[1..] {
+                    if goes(*v, best) || best.is_nan() {
+                        best = *v;
+                    }
+                }
+                best
+            };
+            let mut s = KahanSum::default();
+            let mut m = Mean::default();
+            for v in &vs {
+                s.add(*v);
+                m.add(*v);
+            }
+            let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            assert!(same(max(&vs), fold(|v, best| v > best)), "{vs:?}");
+            assert!(same(min(&vs), fold(|v, best| v < best)), "{vs:?}");
+            assert!(same(sum(&vs), s.value()), "{vs:?}");
+            assert!(same(avg(&vs), m.value()), "{vs:?}");
+        }
     }
 
     #[test]

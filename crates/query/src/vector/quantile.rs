@@ -1,7 +1,7 @@
 //! Quantiles of values and of classic histogram buckets.
 
 /// The φ-quantile of values in any order, by linear interpolation between the closest ranks. NaN counts as the
-/// smallest value. `-Inf` for φ < 0, `+Inf` for φ > 1, NaN for φ NaN or without values. Sorts `values`.
+/// smallest value. `-Inf` for φ < 0, `+Inf` for φ > 1, NaN for φ NaN or without values. Reorders `values`.
 pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || phi.is_nan() {
         return f64::NAN;
@@ -12,18 +12,20 @@ pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
     if phi > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| {
-        // NaN first, whatever its sign.
+    // NaN first, whatever its sign.
+    let order = |a: &f64, b: &f64| {
+        let equal = std::cmp::Ordering::Equal;
         b.is_nan()
             .cmp(&a.is_nan())
-            .then_with(|| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
-    });
-    let n = values.len() as f64;
-    let rank = phi * (n - 1.0);
-    let lower = rank.floor().max(0.0);
-    let upper = (lower + 1.0).min(n - 1.0);
+            .then_with(|| a.partial_cmp(b).unwrap_or(equal))
+    };
+    let rank = phi * (values.len() as f64 - 1.0);
     let weight = rank - rank.floor();
-    values[lower as usize] * (1.0 - weight) + values[upper as usize] * weight
+    let lower = (rank.floor().max(0.0) as usize).min(values.len() - 1);
+    let (_, low, above) = values.select_nth_unstable_by(lower, order);
+    // The next one in order is the least of those above; at the end there is none.
+    let high = above.iter().copied().min_by(order).unwrap_or(*low);
+    *low * (1.0 - weight) + high * weight
 }
 
 /// A cumulative bucket of a classic histogram.
@@ -213,6 +215,33 @@ mod tests {
         assert!(quantile(f64::NAN, &mut [1.0]).is_nan());
         assert_eq!(quantile(1.0, &mut [f64::NAN, 1.0]), 1.0);
         assert!(quantile(0.0, &mut [1.0, f64::NAN]).is_nan());
+    }
+
+    #[test]
+    fn selection_agrees_with_sorting() {
+        let mut state = 7u64;
+        for n in 1..200usize {
+            let mut vs: Vec<f64> = (0..n % 37 + 1)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    let v = (state >> 40) % 11;
+                    if v == 0 { f64::NAN } else { v as f64 }
+                })
+                .collect();
+            let phi = (n % 8) as f64 / 7.0;
+            let mut sorted = vs.clone();
+            sorted.sort_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b)));
+            let rank = phi * (sorted.len() as f64 - 1.0);
+            let at = |i: f64| sorted[(i as usize).min(sorted.len() - 1)];
+            let want = at(rank.floor()) * (1.0 - rank.fract()) + at(rank.floor() + 1.0) * rank.fract();
+            let got = quantile(phi, &mut vs);
+            assert!(
+                got == want || (got.is_nan() && want.is_nan()),
+                "{phi} {sorted:?}: {got}, not {want}"
+            );
+        }
     }
 
     fn buckets(b: &[(f64, f64)]) -> Vec<Bucket> {

@@ -117,7 +117,15 @@ pub fn change(values: &[f64], counter: bool, resets: bool) -> f64 {
 }
 
 pub fn has_resets(values: &[f64]) -> bool {
-    values.windows(2).any(|w| w[1] < w[0])
+    // In blocks without an early way out, so that many neighbours are compared at once.
+    const BLOCK: usize = 64;
+    let Some(after) = values.get(1..) else {
+        return false;
+    };
+    let blocks = values.chunks(BLOCK).zip(after.chunks(BLOCK));
+    blocks
+        .into_iter()
+        .any(|(a, b)| a.iter().zip(b).fold(false, |any, (a, b)| any | (b < a)))
 }
 
 #[cfg(test)]
@@ -185,6 +193,20 @@ mod tests {
             Some(240.0)
         );
         assert_eq!(run(RateKind::Rate, &ts[..1], &[1.0], 300_000, 300_000), None);
+    }
+
+    #[test]
+    fn resets_are_found_anywhere() {
+        for n in [0, 1, 2, 63, 64, 65, 66, 128, 129, 200] {
+            let up: Vec<f64> = (0..n).map(f64::from).collect();
+            assert!(!has_resets(&up), "{n}");
+            for at in 1..up.len() {
+                let mut down = up.clone();
+                down[at] = -1.0;
+                assert!(has_resets(&down), "{n} {at}");
+            }
+        }
+        assert!(!has_resets(&[1.0, f64::NAN, 0.0]));
     }
 
     #[test]
