@@ -7,10 +7,10 @@
 use hashbrown::HashMap;
 use trilith_model::{Labels, SampleValue};
 
-use super::block::{Block, Element, Row, is_absent};
-use super::matching::{Cardinality, Index, MatchError, Matching, NameRemoval, index};
+use super::block::{Block, Element, Row};
+use super::matching::{Cardinality, Index, MatchError, Matching, NAME_LABELS, NameRemoval, index};
 use super::mixed::element;
-use super::ops::BinaryOp;
+use super::ops::{BinaryOp, between};
 use super::remark::{Remark, Remarks};
 use crate::QueryContext;
 
@@ -34,12 +34,9 @@ impl Join {
         left: &Block,
         right: &Block,
     ) -> std::result::Result<(Block, Remarks), MatchError> {
-        let mut index = index(left, right, &self.matching);
+        let index = index(left, right, &self.matching);
         let many_is_left = self.matching.cardinality != Cardinality::OneToMany;
         let (many, one) = if many_is_left { (left, right) } else { (right, left) };
-        if !many_is_left {
-            std::mem::swap(&mut index.left, &mut index.right);
-        }
         let mut joiner = Joiner {
             join: self,
             ctx,
@@ -51,6 +48,11 @@ impl Join {
             remarks: LastRemarks::default(),
         };
         joiner.run(&index)
+    }
+
+    /// Whether names go from the labels of results; otherwise they stay, or are marked.
+    fn drops_name(&self) -> bool {
+        self.op.drops_name() || (self.return_bool && self.names == NameRemoval::Immediate)
     }
 
     fn fills(&self) -> bool {
@@ -86,13 +88,24 @@ struct Joiner<'a> {
     remarks: LastRemarks,
 }
 
+/// What meets, key after key.
+struct Plan {
+    /// Of the result.
+    rows: Vec<Row>,
+    pairs: Vec<Pair>,
+    /// Where the pairs of each key end.
+    ends: Vec<usize>,
+}
+
 impl Joiner<'_> {
     fn run(&mut self, index: &Index) -> std::result::Result<(Block, Remarks), MatchError> {
-        let (rows, pairs) = self.pairs(index)?;
+        let Plan { rows, pairs, ends } = self.plan(index)?;
         let mut out = Block::absent(self.ctx, rows, self.many.steps)?;
-        for (key, pairs) in pairs.iter().enumerate() {
+        let mut from = 0;
+        for (key, to) in ends.into_iter().enumerate() {
             self.ctx.check()?;
-            let (manys, ones) = (&index.left[key], &index.right[key]);
+            let pairs = &pairs[std::mem::replace(&mut from, to)..to];
+            let (manys, ones) = self.rows_of(index, key);
             self.check_ones(&index.keys[key], ones);
             let histograms = |block: &Block, rows: &[usize]| rows.iter().any(|r| block.rows[*r].histograms.is_some());
             let plain = !self.join.fills()
@@ -110,43 +123,71 @@ impl Joiner<'_> {
             return Err(failure.error);
         }
         out.drop_empty_rows();
-        // With names dropped later, equal labels at a single step may still become different.
-        if self.many.steps > 1 || self.join.names == NameRemoval::Immediate {
+        // Keys differ, and so do their results unless a part of the key was dropped. With names dropped later, equal
+        // labels at a single step may still become different.
+        let lost = |key: &Labels| key.iter().any(|l| NAME_LABELS.contains(&l.name));
+        if (self.many.steps > 1 || self.join.names == NameRemoval::Immediate)
+            && self.join.drops_name()
+            && index.keys.iter().any(lost)
+        {
             out.merge_equal_rows().map_err(|_| MatchError::SameLabels)?;
         }
         Ok((out, std::mem::take(&mut self.remarks).distinct()))
     }
 
-    /// The rows of the result, and by key what meets. Results with equal labels of one key share a row.
-    fn pairs(&self, index: &Index) -> std::result::Result<(Vec<Row>, Vec<Vec<Pair>>), MatchError> {
+    /// The rows of a key on the "many" and the "one" side.
+    fn rows_of<'i>(&self, index: &'i Index, key: usize) -> (&'i [usize], &'i [usize]) {
+        let (left, right) = (index.left.of(key), index.right.of(key));
+        if self.many_is_left {
+            (left, right)
+        } else {
+            (right, left)
+        }
+    }
+
+    /// Results with equal labels of one key share a row.
+    fn plan(&self, index: &Index) -> std::result::Result<Plan, MatchError> {
         let Join {
-            op,
             return_bool,
             matching,
             names,
+            ..
         } = self.join;
-        let drops_name = op.drops_name() || (*return_bool && *names == NameRemoval::Immediate);
-        let mut rows: Vec<Row> = Vec::new();
-        let mut all = Vec::with_capacity(index.keys.len());
+        let drops_name = self.join.drops_name();
+        let mut plan = Plan {
+            rows: Vec::new(),
+            pairs: Vec::new(),
+            ends: Vec::with_capacity(index.keys.len()),
+        };
         let mut places: HashMap<(Labels, bool), usize> = HashMap::new();
         for (key, labels) in index.keys.iter().enumerate() {
-            self.ctx.check()?;
-            let (manys, ones) = (&index.left[key], &index.right[key]);
+            if key % 1024 == 0 {
+                self.ctx.check()?;
+            }
+            let (manys, ones) = self.rows_of(index, key);
             places.clear();
-            let mut pairs = Vec::new();
+            let alone = !self.join.fills() && manys.len() == 1 && ones.len() == 1;
             let mut place = |many: Option<usize>, one: Option<usize>| {
                 let of_many = many.map_or(labels, |m| &self.many.rows[m].labels);
                 let of_one = one.map_or(labels, |o| &self.one.rows[o].labels);
                 let marked = *return_bool || many.is_some_and(|m| self.many.rows[m].drop_name);
                 let result = matching.result_labels(of_many, of_one, drops_name);
-                let out = *places.entry((result, marked)).or_insert_with_key(|(result, _)| {
+                let rows = &mut plan.rows;
+                let mut new_row = |labels| {
                     rows.push(Row {
                         drop_name: marked && *names == NameRemoval::Delayed,
-                        ..Row::new(result.clone())
+                        ..Row::new(labels)
                     });
                     rows.len() - 1
-                });
-                pairs.push(Pair { many, one, out });
+                };
+                let out = if alone {
+                    new_row(result)
+                } else {
+                    *places
+                        .entry((result, marked))
+                        .or_insert_with_key(|(result, _)| new_row(result.clone()))
+                };
+                plan.pairs.push(Pair { many, one, out });
             };
             for m in manys {
                 ones.iter().for_each(|o| place(Some(*m), Some(*o)));
@@ -157,9 +198,9 @@ impl Joiner<'_> {
             if matching.fill_left.is_some() {
                 ones.iter().for_each(|o| place(None, Some(*o)));
             }
-            all.push(pairs);
+            plan.ends.push(plan.pairs.len());
         }
-        Ok((rows, all))
+        Ok(plan)
     }
 
     fn fail(&mut self, step: usize, stage: u8, error: impl FnOnce() -> MatchError) {
@@ -235,17 +276,9 @@ impl Joiner<'_> {
             let (Some(m), Some(o)) = (pair.many, pair.one) else {
                 continue;
             };
-            for ((cell, mv), ov) in out
-                .row_mut(pair.out)
-                .iter_mut()
-                .zip(self.many.row(m))
-                .zip(self.one.row(o))
-            {
-                if !is_absent(*mv) && !is_absent(*ov) {
-                    let (l, r) = if self.many_is_left { (*mv, *ov) } else { (*ov, *mv) };
-                    *cell = op.element(l, r, return_bool, l);
-                }
-            }
+            let (many, one) = (self.many.row(m), self.one.row(o));
+            let (l, r) = if self.many_is_left { (many, one) } else { (one, many) };
+            between(l, r, op, return_bool, out.row_mut(pair.out));
         }
     }
 

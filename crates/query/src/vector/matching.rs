@@ -1,11 +1,12 @@
 //! How elements of two vectors find each other, and the set operators. Which rows meet is computed once per query, not
 //! per step.
 
-use hashbrown::HashMap;
 use trilith_model::{Error, Labels, LabelsBuilder};
 
 use super::block::Block;
+use super::group::Grouper;
 use crate::QueryContext;
+use crate::series::Grouping;
 
 /// Labels that say what a metric is rather than where it comes from; dropped together.
 pub const NAME_LABELS: [&str; 3] = ["__name__", "__type__", "__unit__"];
@@ -93,15 +94,17 @@ impl Matching {
     /// The labels of the result of `many` (the left one in a one-to-one match) and `one`, before names are dropped later.
     pub(super) fn result_labels(&self, many: &Labels, one: &Labels, drops_name: bool) -> Labels {
         let one_to_one = self.cardinality == Cardinality::OneToOne;
+        let kept = many.without(|name| {
+            (drops_name && NAME_LABELS.contains(&name))
+                || (one_to_one && self.labels.iter().any(|x| x == name) != self.on)
+                || self.include.iter().any(|x| x == name)
+        });
+        if self.include.is_empty() {
+            return kept;
+        }
         let mut b = LabelsBuilder::new();
-        for l in many.iter() {
-            let listed = self.labels.iter().any(|x| x == l.name);
-            let dropped = (drops_name && NAME_LABELS.contains(&l.name))
-                || (one_to_one && listed != self.on)
-                || self.include.iter().any(|x| x == l.name);
-            if !dropped {
-                b.push(l.name, l.value);
-            }
+        for l in kept.iter() {
+            b.push(l.name, l.value);
         }
         for name in &self.include {
             b.push(name, one.get(name).unwrap_or(""));
@@ -121,31 +124,56 @@ pub enum NameRemoval {
 
 /// Rows of both sides by key.
 pub(super) struct Index {
+    /// By number of the key, in the order in which keys appear, left side first.
     pub keys: Vec<Labels>,
-    pub left: Vec<Vec<usize>>,
-    pub right: Vec<Vec<usize>>,
+    pub left: RowsByKey,
+    pub right: RowsByKey,
+}
+
+/// The rows of one side, those of a key together, ascending.
+pub(super) struct RowsByKey {
+    rows: Vec<usize>,
+    /// Where the rows of each key begin, and the end.
+    starts: Vec<usize>,
+}
+
+impl RowsByKey {
+    fn new(keys: &[u32], distinct: usize) -> Self {
+        let mut starts = vec![0; distinct + 1];
+        for key in keys {
+            starts[*key as usize + 1] += 1;
+        }
+        for i in 0..distinct {
+            starts[i + 1] += starts[i];
+        }
+        let mut free = starts.clone();
+        let mut rows = vec![0; keys.len()];
+        for (row, key) in keys.iter().enumerate() {
+            let place = &mut free[*key as usize];
+            rows[*place] = row;
+            *place += 1;
+        }
+        RowsByKey { rows, starts }
+    }
+
+    pub fn of(&self, key: usize) -> &[usize] {
+        &self.rows[self.starts[key]..self.starts[key + 1]]
+    }
 }
 
 pub(super) fn index(left: &Block, right: &Block, matching: &Matching) -> Index {
-    let mut ids: HashMap<Labels, usize> = HashMap::with_capacity(left.rows.len());
-    let mut out = Index {
-        keys: Vec::new(),
-        left: Vec::new(),
-        right: Vec::new(),
-    };
-    for (block, is_left) in [(left, true), (right, false)] {
-        for (i, row) in block.rows.iter().enumerate() {
-            let key = matching.key(&row.labels);
-            let id = *ids.entry(key).or_insert_with_key(|k| {
-                out.keys.push(k.clone());
-                out.left.push(Vec::new());
-                out.right.push(Vec::new());
-                out.keys.len() - 1
-            });
-            if is_left { &mut out.left[id] } else { &mut out.right[id] }.push(i);
-        }
+    let mut keys = Grouper::new(Some(Grouping {
+        labels: matching.labels.clone(),
+        by: matching.on,
+    }));
+    let mut numbers = |block: &Block| -> Vec<u32> { block.rows.iter().map(|r| keys.group_of(&r.labels)).collect() };
+    let (left, right) = (numbers(left), numbers(right));
+    let keys = keys.into_groups();
+    Index {
+        left: RowsByKey::new(&left, keys.len()),
+        right: RowsByKey::new(&right, keys.len()),
+        keys,
     }
-    out
 }
 
 /// `and`, `or`, `unless`: many-to-many, values and labels stay.
@@ -166,8 +194,8 @@ pub fn set_operation(
         ctx.check()?;
         // Where the other side has an element of this key.
         let (masked, other_rows) = match op {
-            SetOp::And | SetOp::Unless => (&index.left[key], &index.right[key]),
-            SetOp::Or => (&index.right[key], &index.left[key]),
+            SetOp::And | SetOp::Unless => (index.left.of(key), index.right.of(key)),
+            SetOp::Or => (index.right.of(key), index.left.of(key)),
         };
         if masked.is_empty() {
             continue;

@@ -89,19 +89,6 @@ impl BinaryOp {
             BinaryOp::TrimUpper | BinaryOp::TrimLower => f64::NAN,
         }
     }
-
-    /// The operator between elements of vectors: a comparison without `bool` keeps `keep` or nothing.
-    #[inline]
-    pub fn element(self, a: f64, b: f64, return_bool: bool, keep: f64) -> f64 {
-        let v = self.scalar(a, b);
-        if !self.is_comparison() || return_bool {
-            v
-        } else if v == 1.0 {
-            keep
-        } else {
-            ABSENT
-        }
-    }
 }
 
 /// Go's and C's `pow` agree with IEEE 754 `pown` where Rust's `powf` does; spelt out for 1^NaN.
@@ -109,12 +96,99 @@ fn pow(a: f64, b: f64) -> f64 {
     if a == 1.0 { 1.0 } else { a.powf(b) }
 }
 
+/// Applies an operator between two rows of floats; cells of `out` stay where a side is absent or a filter drops the
+/// element.
+pub fn between(left: &[f64], right: &[f64], op: BinaryOp, return_bool: bool, out: &mut [f64]) {
+    dispatch(op, return_bool, Rows { left, right, out });
+}
+
 /// Applies an operator between a row and a scalar per step.
 pub fn with_scalars(row: &mut [f64], scalars: &[f64], op: BinaryOp, scalar_left: bool, return_bool: bool) {
-    for (v, s) in row.iter_mut().zip(scalars) {
-        if !is_absent(*v) {
-            let (a, b) = if scalar_left { (*s, *v) } else { (*v, *s) };
-            *v = op.element(a, b, return_bool, *v);
+    let cells = RowWithScalars {
+        row,
+        scalars,
+        scalar_left,
+    };
+    dispatch(op, return_bool, cells);
+}
+
+/// A loop over cells, compiled for every operator of its own.
+trait Loop {
+    /// Left and right become the result.
+    fn arithmetic(self, f: impl Fn(f64, f64) -> f64);
+    /// The vector's element, the left one of two, stays where `holds` of left and right is true.
+    fn filter(self, holds: impl Fn(f64, f64) -> bool);
+}
+
+fn dispatch(op: BinaryOp, return_bool: bool, cells: impl Loop) {
+    match (op, return_bool) {
+        (BinaryOp::Add, _) => cells.arithmetic(|a, b| a + b),
+        (BinaryOp::Sub, _) => cells.arithmetic(|a, b| a - b),
+        (BinaryOp::Mul, _) => cells.arithmetic(|a, b| a * b),
+        (BinaryOp::Div, _) => cells.arithmetic(|a, b| a / b),
+        (BinaryOp::Eq, false) => cells.filter(|a, b| a == b),
+        (BinaryOp::Ne, false) => cells.filter(|a, b| a != b),
+        (BinaryOp::Lt, false) => cells.filter(|a, b| a < b),
+        (BinaryOp::Le, false) => cells.filter(|a, b| a <= b),
+        (BinaryOp::Gt, false) => cells.filter(|a, b| a > b),
+        (BinaryOp::Ge, false) => cells.filter(|a, b| a >= b),
+        // Rare, or dearer than the choice.
+        _ => cells.arithmetic(|a, b| op.scalar(a, b)),
+    }
+}
+
+struct Rows<'a> {
+    left: &'a [f64],
+    right: &'a [f64],
+    out: &'a mut [f64],
+}
+
+impl Loop for Rows<'_> {
+    #[inline]
+    fn arithmetic(self, f: impl Fn(f64, f64) -> f64) {
+        for ((out, l), r) in self.out.iter_mut().zip(self.left).zip(self.right) {
+            if !is_absent(*l) && !is_absent(*r) {
+                *out = f(*l, *r);
+            }
+        }
+    }
+
+    #[inline]
+    fn filter(self, holds: impl Fn(f64, f64) -> bool) {
+        for ((out, l), r) in self.out.iter_mut().zip(self.left).zip(self.right) {
+            if !is_absent(*l) && !is_absent(*r) && holds(*l, *r) {
+                *out = *l;
+            }
+        }
+    }
+}
+
+struct RowWithScalars<'a> {
+    row: &'a mut [f64],
+    scalars: &'a [f64],
+    scalar_left: bool,
+}
+
+impl Loop for RowWithScalars<'_> {
+    #[inline]
+    fn arithmetic(self, f: impl Fn(f64, f64) -> f64) {
+        let cells = self.row.iter_mut().zip(self.scalars);
+        let present = cells.filter(|(v, _)| !is_absent(**v));
+        if self.scalar_left {
+            present.for_each(|(v, s)| *v = f(*s, *v));
+        } else {
+            present.for_each(|(v, s)| *v = f(*v, *s));
+        }
+    }
+
+    #[inline]
+    fn filter(self, holds: impl Fn(f64, f64) -> bool) {
+        let cells = self.row.iter_mut().zip(self.scalars);
+        for (v, s) in cells.filter(|(v, _)| !is_absent(**v)) {
+            let (l, r) = if self.scalar_left { (*s, *v) } else { (*v, *s) };
+            if !holds(l, r) {
+                *v = ABSENT;
+            }
         }
     }
 }

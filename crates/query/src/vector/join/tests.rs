@@ -1,7 +1,7 @@
 mod reference;
 
 use super::super::matching::{SetOp, set_operation};
-use super::super::{ABSENT, test_context};
+use super::super::{ABSENT, is_absent, test_context};
 use super::*;
 
 fn join(
