@@ -525,7 +525,7 @@ impl Evaluator {
                 starts,
             };
             // Notes are about the first argument, whichever it is.
-            let at = args[0].span;
+            let at = args[0].unwrapped().span;
             match &range.unwrapped().kind {
                 ExprKind::Range { selector, range_ms } => Ok(Leaf::Selector {
                     selector,

@@ -63,6 +63,10 @@ impl Raw {
         let ctx = &evaluator.ctx;
         for (i, column) in samples.batch.columns.iter().enumerate() {
             let split = Split::new(samples.batch.times_of(column), samples.batch.values_of(column), &[]);
+            if i % 64 == 0 {
+                ctx.check()?;
+            }
+            tile::count_windows(ctx, &split, frame);
             let Some(Some(window)) = tile::windows(ctx, &split, frame)?.next() else {
                 continue;
             };

@@ -164,22 +164,8 @@ pub(crate) fn windows<'a>(
     split: &'a Split,
     frame: &Frame,
 ) -> Result<impl Iterator<Item = Option<Window<'a>>>> {
-    let (before, after) = frame.reach();
-    let width = frame.width_ms.saturating_add(before).saturating_add(after);
-    let ends = || frame.at_ms.iter().map(|t| t.saturating_add(after));
-    let floats = bounds(&split.floats.ts, ends(), width);
-    let histograms = bounds(&split.histograms.ts, ends(), width);
+    let (floats, histograms) = all_bounds(split, frame);
     let limit = ctx.limits.query_samples_max;
-    if let Some(counts) = ctx.samples.as_deref() {
-        let weight = |from: u32, to: u32| split.weights[to as usize] - split.weights[from as usize];
-        let (mut seen_f, mut seen_h) = (0, 0);
-        for (step, (f, h)) in floats.iter().zip(&histograms).enumerate() {
-            let total = u64::from(f.1 - f.0) + weight(h.0, h.1);
-            let (new_f, new_h) = (seen_f.max(f.0).min(f.1), seen_h.max(h.0).min(h.1));
-            counts.add(step, total, u64::from(f.1 - new_f) + weight(new_h, h.1));
-            (seen_f, seen_h) = (seen_f.max(f.1), seen_h.max(h.1));
-        }
-    }
     if limit != 0 {
         let weight = |(from, to): &(u32, u32)| split.weights[*to as usize] - split.weights[*from as usize];
         let mut weights = floats
@@ -207,6 +193,33 @@ pub(crate) fn windows<'a>(
         }))
 }
 
+/// Counts what one series contributes to every step, when the client asked.
+pub(crate) fn count_windows(ctx: &QueryContext, split: &Split, frame: &Frame) {
+    let Some(counts) = ctx.samples.as_deref() else {
+        return;
+    };
+    let (floats, histograms) = all_bounds(split, frame);
+    let weight = |from: u32, to: u32| split.weights[to as usize] - split.weights[from as usize];
+    let (mut seen_f, mut seen_h) = (0, 0);
+    for (step, (f, h)) in floats.iter().zip(&histograms).enumerate() {
+        let total = u64::from(f.1 - f.0) + weight(h.0, h.1);
+        let (new_f, new_h) = (seen_f.max(f.0).min(f.1), seen_h.max(h.0).min(h.1));
+        counts.add(step, total, u64::from(f.1 - new_f) + weight(new_h, h.1));
+        (seen_f, seen_h) = (seen_f.max(f.1), seen_h.max(h.1));
+    }
+}
+
+/// The windows in both runs, as index ranges.
+fn all_bounds(split: &Split, frame: &Frame) -> (Vec<(u32, u32)>, Vec<(u32, u32)>) {
+    let (before, after) = frame.reach();
+    let width = frame.width_ms.saturating_add(before).saturating_add(after);
+    let ends = || frame.at_ms.iter().map(|t| t.saturating_add(after));
+    (
+        bounds(&split.floats.ts, ends(), width),
+        bounds(&split.histograms.ts, ends(), width),
+    )
+}
+
 /// A range function at every step of one series.
 pub(super) fn fill(
     ctx: &QueryContext,
@@ -231,7 +244,7 @@ pub(super) fn fill(
             params,
         };
         if let Some(v) = apply(function, &window, &at, frame, remarks, &mut scratch)? {
-            out.set(step, v);
+            out.set(step, v)?;
         }
     }
     Ok(())

@@ -27,27 +27,36 @@ fn newest_indices<'a>(
         })
 }
 
-pub(super) fn newest(ts: &[i64], values: ColumnValues<'_>, frame: &Frame, out: &mut RowOut<'_>) {
+pub(super) fn newest(ts: &[i64], values: ColumnValues<'_>, frame: &Frame, out: &mut RowOut<'_>) -> Result<()> {
     for (step, i) in newest_indices(ts, values, frame) {
         let value = match values {
             ColumnValues::Float(values) => SampleValue::Float(values[i]),
             ColumnValues::Mixed(values) => values[i].clone(),
         };
-        out.set(step, value);
+        out.set(step, value)?;
     }
+    Ok(())
 }
 
-pub(super) fn newest_time(ts: &[i64], values: ColumnValues<'_>, frame: &Frame, out: &mut RowOut<'_>) {
+pub(super) fn newest_time(ts: &[i64], values: ColumnValues<'_>, frame: &Frame, out: &mut RowOut<'_>) -> Result<()> {
     for (step, i) in newest_indices(ts, values, frame) {
-        out.set(step, SampleValue::Float(ts[i] as f64 / 1000.0));
+        out.set(step, SampleValue::Float(ts[i] as f64 / 1000.0))?;
     }
+    Ok(())
 }
 
-pub(super) fn newest_start(ts: &[i64], values: ColumnValues<'_>, starts: &[i64], frame: &Frame, out: &mut RowOut<'_>) {
+pub(super) fn newest_start(
+    ts: &[i64],
+    values: ColumnValues<'_>,
+    starts: &[i64],
+    frame: &Frame,
+    out: &mut RowOut<'_>,
+) -> Result<()> {
     for (step, i) in newest_indices(ts, values, frame) {
         let start = starts.get(i).copied().unwrap_or(0);
-        out.set(step, SampleValue::Float(start as f64 / 1000.0));
+        out.set(step, SampleValue::Float(start as f64 / 1000.0))?;
     }
+    Ok(())
 }
 
 /// Values between samples: on the line from the last sample at or before a step to the first after it, both at most
@@ -98,7 +107,7 @@ pub(super) fn smoothed(
             }))
         };
         if let Some(value) = value {
-            out.set(step, value);
+            out.set(step, value)?;
         }
     }
     Ok(())

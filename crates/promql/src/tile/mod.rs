@@ -26,7 +26,7 @@ mod walk;
 
 use std::sync::Arc;
 
-use trilith_model::{Labels, Result, SampleValue};
+use trilith_model::{FloatHistogram, Labels, Result, SampleValue};
 use trilith_query::vector::{Block, Row, is_absent};
 use trilith_query::{ColumnValues, QueryContext, Reservation, SampleCounts, SeriesBatch};
 
@@ -34,7 +34,7 @@ use crate::ast::Edges;
 use crate::functions::RangeFunction;
 
 pub(crate) use edges::extended;
-pub(crate) use general::{Split, windows};
+pub(crate) use general::{Split, count_windows, windows};
 pub(crate) use remarks::Remarks;
 
 /// Series of one batch, the metric name possibly marked for removal.
@@ -187,26 +187,28 @@ pub(crate) fn evaluate(
             }
             values => values,
         };
-        let mut row = RowOut::new(&mut out, i, counts.filter(|_| !matches!(cell, Cell::Window { .. })));
+        // Windows are counted as such; upstream does not count what smoothing looks at.
+        let counted = !matches!(cell, Cell::Window { .. }) && frame.edges == Edges::Plain;
+        let mut row = RowOut::new(ctx, &mut out, i, counts.filter(|_| counted));
         let labels = &column.labels;
         match cell {
             Cell::Newest if frame.edges == Edges::Smoothed => {
                 let split = Split::new(ts, values, &[]);
                 instant::smoothed(ctx, &split, frame, &remarks.of(labels), &mut row)?;
             }
-            Cell::Newest => instant::newest(ts, values, frame, &mut row),
-            Cell::NewestTime => instant::newest_time(ts, values, frame, &mut row),
-            Cell::NewestStart => instant::newest_start(ts, values, starts, frame, &mut row),
+            Cell::Newest => instant::newest(ts, values, frame, &mut row)?,
+            Cell::NewestTime => instant::newest_time(ts, values, frame, &mut row)?,
+            Cell::NewestStart => instant::newest_start(ts, values, starts, frame, &mut row)?,
             Cell::Window { function, params, .. } => {
                 let mut split = Split::new(ts, values, starts);
                 if function.finds_resets() {
                     split = split.with_resets();
                 }
+                count_windows(ctx, &split, frame);
                 general::fill(ctx, &split, *function, params, frame, &remarks.of(labels), &mut row)?;
             }
         }
-        let bytes = row.finish();
-        out.charge(ctx, bytes)?;
+        row.finish()?;
     }
     if let Cell::Window { function, params, .. } = cell {
         remarks.after(*function, params, &out);
@@ -215,19 +217,24 @@ pub(crate) fn evaluate(
     Ok(out)
 }
 
-/// The cells of one row, of either kind.
+/// The cells of one row, of either kind. What histograms take is booked as they come.
 pub(crate) struct RowOut<'a> {
+    ctx: &'a QueryContext,
     block: &'a mut Block,
     row: usize,
-    /// Heap bytes of the histograms.
+    /// Bytes not booked yet.
     bytes: usize,
     /// For cells that are samples themselves.
     counts: Option<&'a SampleCounts>,
 }
 
+/// Bytes of a row that are booked at a time.
+const BOOKED_BYTES: usize = 1 << 18;
+
 impl<'a> RowOut<'a> {
-    fn new(block: &'a mut Block, row: usize, counts: Option<&'a SampleCounts>) -> Self {
+    fn new(ctx: &'a QueryContext, block: &'a mut Block, row: usize, counts: Option<&'a SampleCounts>) -> Self {
         RowOut {
+            ctx,
             block,
             row,
             bytes: 0,
@@ -235,7 +242,9 @@ impl<'a> RowOut<'a> {
         }
     }
 
-    pub(crate) fn set(&mut self, step: usize, value: SampleValue) {
+    /// # Errors
+    /// `Execution` when the budget is exceeded.
+    pub(crate) fn set(&mut self, step: usize, value: SampleValue) -> Result<()> {
         if let Some(counts) = self.counts {
             let samples = match &value {
                 SampleValue::Float(_) => 1,
@@ -247,27 +256,30 @@ impl<'a> RowOut<'a> {
             SampleValue::Float(v) => self.block.row_mut(self.row)[step] = v,
             SampleValue::Histogram(h) => {
                 let steps = self.block.steps;
-                let cells = self.block.rows[self.row]
-                    .histograms
-                    .get_or_insert_with(|| vec![None; steps]);
+                let cells = &mut self.block.rows[self.row].histograms;
+                if cells.is_none() {
+                    self.bytes += steps * size_of::<Option<Arc<FloatHistogram>>>();
+                }
+                let cells = cells.get_or_insert_with(|| vec![None; steps]);
                 // Steps in a row often show the same sample; it takes its memory once.
                 let repeated = step > 0 && cells[step - 1].as_ref().is_some_and(|last| Arc::ptr_eq(last, &h));
                 if !repeated {
-                    self.bytes = self.bytes.saturating_add(h.size_bytes());
+                    self.bytes += h.size_bytes();
                 }
                 cells[step] = Some(h);
+                if self.bytes >= BOOKED_BYTES {
+                    self.block.charge(self.ctx, std::mem::take(&mut self.bytes))?;
+                }
             }
         }
+        Ok(())
     }
 
-    /// The bytes to book.
-    fn finish(self) -> usize {
-        let row = &self.block.rows[self.row];
-        self.bytes
-            + row
-                .histograms
-                .as_ref()
-                .map_or(0, |h| std::mem::size_of_val(h.as_slice()))
+    fn finish(self) -> Result<()> {
+        if self.bytes == 0 {
+            return Ok(());
+        }
+        self.block.charge(self.ctx, self.bytes)
     }
 }
 
