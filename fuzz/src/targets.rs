@@ -25,6 +25,8 @@ targets! {
     ingest_loki_json: trilith_ingest::fuzzing::loki_json, trilith_ingest::fuzzing::seeds::loki_json;
     ingest_loki_labels: trilith_ingest::fuzzing::loki_labels, trilith_ingest::fuzzing::seeds::loki_labels;
     ingest_loki_protobuf: trilith_ingest::fuzzing::loki_protobuf, trilith_ingest::fuzzing::seeds::loki_protobuf;
+    ingest_otlp_metrics_json: trilith_ingest::fuzzing::otlp_metrics_json, trilith_ingest::fuzzing::seeds::otlp_metrics_json;
+    ingest_otlp_metrics_protobuf: trilith_ingest::fuzzing::otlp_metrics_protobuf, trilith_ingest::fuzzing::seeds::otlp_metrics_protobuf;
     ingest_otlp_traces_json: trilith_ingest::fuzzing::otlp_traces_json, trilith_ingest::fuzzing::seeds::otlp_traces_json;
     ingest_otlp_traces_protobuf: trilith_ingest::fuzzing::otlp_traces_protobuf, trilith_ingest::fuzzing::seeds::otlp_traces_protobuf;
     ingest_remote_write: trilith_ingest::fuzzing::remote_write, trilith_ingest::fuzzing::seeds::remote_write;

@@ -11,6 +11,7 @@ mod harness;
 mod kill;
 mod logs;
 mod metrics;
+mod otlp_metrics;
 mod startup;
 mod storage;
 mod tenants;

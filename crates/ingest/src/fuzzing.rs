@@ -1,11 +1,19 @@
 //! One entry per decoder for fuzzing: any bytes in, nothing out, no panic. Every entry checks what it decoded against
 //! the invariants of its batch.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use prost::Message as _;
 use trilith_histogram::{CUSTOM_SCHEMA, SCHEMA_MAX, SCHEMA_MIN};
-use trilith_model::{FloatHistogram, LabelsBuilder, LabelsRef, Limits, LogBatch, STALE_NAN_BITS};
+use trilith_model::{
+    Clock, DeltaTemporality, FloatHistogram, LabelsBuilder, LabelsRef, Limits, LogBatch, MetricBatch, OtlpMetrics,
+    Promotion, STALE_NAN_BITS, TenantId, TranslationStrategy,
+};
+use trilith_proto::otlp::collector::metrics::v1::ExportMetricsServiceRequest;
 
 use crate::body::{self, Encoding};
+use crate::otlp_metrics::{DeltaTotals, Export};
 use crate::remote_write::Version;
 use crate::{Decoded, PushHeaders};
 
@@ -187,6 +195,84 @@ fn otlp(data: &[u8], content_type: &'static str) {
     serde_json::from_slice::<serde::de::IgnoredAny>(&json).expect("the answer is JSON");
 }
 
+/// An OTLP metrics export in protobuf, under three kinds of settings.
+pub fn otlp_metrics_protobuf(data: &[u8]) {
+    otlp_metrics(data, "application/x-protobuf");
+}
+
+/// An OTLP metrics export in JSON: what it becomes is protobuf that others can read.
+pub fn otlp_metrics_json(data: &[u8]) {
+    otlp_metrics(data, "application/json");
+}
+
+/// Stands still; totals of fuzzing never expire.
+struct NoClock;
+
+impl Clock for NoClock {
+    fn now_ns(&self) -> i64 {
+        0
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+fn otlp_metrics(data: &[u8], content_type: &'static str) {
+    let export = Export::read(Bytes::copy_from_slice(data), &headers(content_type), &limits());
+    let Ok(export) = export else { return };
+    if content_type == "application/json" {
+        let message = ExportMetricsServiceRequest::decode(export.message.clone());
+        message.expect("what was written can be read");
+    }
+    let native = OtlpMetrics {
+        histograms_to_nhcb: true,
+        promotion: Promotion::AllBut(Vec::new()),
+        promote_scope_metadata: true,
+        type_and_unit_labels: true,
+        preserve_multiple_underscores: false,
+        delta_bytes_max: 2000,
+        ..OtlpMetrics::default()
+    };
+    let as_sent = OtlpMetrics {
+        strategy: TranslationStrategy::NoUtf8EscapingWithSuffixes,
+        delta: DeltaTemporality::Store,
+        ..OtlpMetrics::default()
+    };
+    for settings in [OtlpMetrics::default(), native, as_sent] {
+        let limits = Limits {
+            otlp: Arc::new(settings),
+            ..limits()
+        };
+        let totals = DeltaTotals::new(Arc::new(NoClock));
+        // The second time every delta point is a retry or late.
+        for _ in 0..2 {
+            if let Ok(decoded) = export.translate(&TenantId::anonymous(), &limits, &totals) {
+                check_otlp_metrics(&decoded.batch);
+            }
+        }
+    }
+}
+
+fn check_otlp_metrics(batch: &MetricBatch) {
+    let mut seen = std::collections::HashSet::new();
+    for series in batch.views() {
+        assert!(
+            !series.samples.is_empty() || !series.histograms.is_empty(),
+            "a series without samples"
+        );
+        LabelsRef::from_packed(series.labels.as_packed()).expect("labels in the batch are packed");
+        assert!(
+            series.labels.get("__name__").is_some_and(|n| !n.is_empty()),
+            "a series without name"
+        );
+        assert!(seen.insert(series.labels.as_packed().to_vec()), "a series twice");
+        for h in series.histograms {
+            h.histogram.validate().expect("histograms in the batch are valid");
+        }
+    }
+}
+
 /// Valid inputs to mutate from, per target.
 pub mod seeds {
     use std::io::Write;
@@ -203,6 +289,31 @@ pub mod seeds {
         "kind":"SPAN_KIND_SERVER","startTimeUnixNano":"5","endTimeUnixNano":7,"status":{"code":2},"events":[{"timeUnixNano":"6"}],
         "links":[{"traceId":"AQIDBAUGBwgJCgsMDQ4PEA==","spanId":""}],"attributes":[{"key":"d","value":{"doubleValue":"NaN"}},
         {"key":"l","value":{"arrayValue":{"values":[{"intValue":"1"},{"kvlistValue":{"values":[{"key":"k"}]}}]}}}]}]}]}]}"#;
+
+    const METRICS_JSON: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"x"}},
+        {"key":"l","value":{"arrayValue":{"values":[{"intValue":"1"},{"kvlistValue":{"values":[{"key":"k"}]}}]}}}]},"schemaUrl":"u",
+        "scopeMetrics":[{"scope":{"name":"lib","attributes":[{"key":"a.b","value":{"doubleValue":0.5}}]},"metrics":[
+        {"name":"g.x","unit":"1","gauge":{"dataPoints":[{"timeUnixNano":"5000000","asInt":"3","flags":1}]}},
+        {"name":"s","unit":"By/s","sum":{"aggregationTemporality":1,"isMonotonic":true,"dataPoints":[{"startTimeUnixNano":"1000000",
+        "timeUnixNano":"6000000","asDouble":2.5,"exemplars":[{"asInt":1,"traceId":"0102030405060708090a0b0c0d0e0f10"}],
+        "attributes":[{"key":"a.b","value":{"boolValue":true}},{"key":"a_b","value":{"bytesValue":"AA=="}}]}]}},
+        {"name":"h","histogram":{"aggregationTemporality":1,"dataPoints":[{"timeUnixNano":"7000000","count":"3","sum":1,
+        "bucketCounts":["1","2"],"explicitBounds":[0.5]}]}},
+        {"name":"e","exponentialHistogram":{"aggregationTemporality":"AGGREGATION_TEMPORALITY_DELTA","dataPoints":[{"timeUnixNano":"8000000",
+        "count":"9","scale":9,"zeroCount":"1","zeroThreshold":0.25,"positive":{"offset":-3,"bucketCounts":["1","0","3"]},
+        "negative":{"offset":5,"bucketCounts":["4"]}}]}},
+        {"name":"q","summary":{"dataPoints":[{"timeUnixNano":"9000000","count":"1","sum":2,"quantileValues":[{"quantile":0.5,"value":3}]}]}}
+        ]}]}]}"#;
+
+    pub fn otlp_metrics_json() -> Vec<Vec<u8>> {
+        vec![METRICS_JSON.into()]
+    }
+
+    pub fn otlp_metrics_protobuf() -> Vec<Vec<u8>> {
+        let headers = super::headers("application/json");
+        let export = super::Export::read(METRICS_JSON.into(), &headers, &super::limits());
+        export.into_iter().map(|e| e.message.to_vec()).collect()
+    }
 
     pub fn body() -> Vec<Vec<u8>> {
         let data = PUSH_JSON.as_bytes().repeat(20);
@@ -424,6 +535,17 @@ mod tests {
         let older = crate::decode_loki_push_legacy(older.into(), &json, &limits);
         assert_eq!(older.unwrap().batch.entry_count(), 1);
         assert_eq!(seeds::otlp_traces_protobuf().len(), 1);
+        for seed in seeds::otlp_metrics_protobuf() {
+            let export = super::Export::from_message(seed.into(), &limits).unwrap();
+            let totals = super::DeltaTotals::new(super::Arc::new(super::NoClock));
+            let decoded = export
+                .translate(&super::TenantId::anonymous(), &limits, &totals)
+                .unwrap();
+            assert_eq!(
+                (export.points, decoded.rejections.len(), decoded.batch.series_count()),
+                (5, 0, 11)
+            );
+        }
         for label in seeds::loki_labels() {
             let text = String::from_utf8(label).unwrap();
             crate::loki::parse_labels(&text, &mut super::LabelsBuilder::new()).unwrap();

@@ -3,7 +3,7 @@
 
 use prost::Message;
 use serde_json::json;
-use trilith_model::{Error, ErrorKind, Rejection, Result};
+use trilith_model::{Error, ErrorKind, Rejection, Result, Signal};
 use trilith_proto::otlp::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use trilith_proto::rpc;
 
@@ -59,13 +59,19 @@ pub fn export_success(format: Format) -> Reply {
     })
 }
 
-/// Some spans were refused for good, the rest was stored: with 200, as OTLP has it. Senders must not retry.
-pub fn export_partial(format: Format, rejected_spans: u64, message: &str) -> Reply {
-    let rejected = i64::try_from(rejected_spans).unwrap_or(i64::MAX);
+/// Some items were refused for good, the rest was stored: with 200, as OTLP has it. Senders must not retry.
+pub fn export_partial(format: Format, signal: Signal, rejected: u64, message: &str) -> Reply {
+    let rejected = i64::try_from(rejected).unwrap_or(i64::MAX);
+    let items = match signal {
+        Signal::Metrics => "rejectedDataPoints",
+        Signal::Logs => "rejectedLogRecords",
+        Signal::Traces => "rejectedSpans",
+    };
     format.reply(match format {
+        // The messages of all signals have the same fields.
         Format::Protobuf => partial_response(rejected, message).encode_to_vec(),
         Format::Json => {
-            let body = json!({"partialSuccess": {"rejectedSpans": rejected.to_string(), "errorMessage": message}});
+            let body = json!({"partialSuccess": {items: rejected.to_string(), "errorMessage": message}});
             body.to_string().into_bytes()
         }
     })
@@ -81,10 +87,10 @@ pub fn partial_response(rejected_spans: i64, message: &str) -> ExportTraceServic
     }
 }
 
-/// What to answer when the store refused some spans: an error when a retry may help (a rate or count is exhausted), else
+/// What to answer when the store refused some items: an error when a retry may help (a rate or count is exhausted), else
 /// `None` and the answer is [`export_partial`].
 ///
-/// A retry sends the stored spans again; an exact repetition of a span is stored once.
+/// A retry sends the stored items again; an exact repetition of one is stored once.
 pub fn retryable(rejections: &[Rejection]) -> Option<Error> {
     let limited = rejections.iter().find(|r| r.kind == ErrorKind::LimitExceeded)?;
     Some(Error::limit(limited.message.clone(), std::time::Duration::from_secs(5)))
@@ -177,6 +183,8 @@ pub fn http_status(protocol: Protocol, kind: ErrorKind) -> u16 {
 mod tests {
     use std::time::Duration;
 
+    use trilith_proto::otlp::collector::metrics::v1::ExportMetricsServiceResponse;
+
     use super::*;
 
     fn headers(content_type: &str) -> PushHeaders<'_> {
@@ -226,13 +234,21 @@ mod tests {
     fn success_and_partial_success() {
         assert_eq!(export_success(Format::Protobuf).body, b"");
         assert_eq!(export_success(Format::Json).body, b"{}");
-        let body = export_partial(Format::Protobuf, 3, "too many").body;
+        let body = export_partial(Format::Protobuf, Signal::Traces, 3, "too many").body;
         assert_eq!(
             ExportTraceServiceResponse::decode(body.as_slice()),
             Ok(partial_response(3, "too many"))
         );
-        let json: serde_json::Value = serde_json::from_slice(&export_partial(Format::Json, 3, "x").body).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&export_partial(Format::Json, Signal::Traces, 3, "x").body).unwrap();
         assert_eq!(json["partialSuccess"]["rejectedSpans"], "3");
+        let body = export_partial(Format::Protobuf, Signal::Metrics, 3, "x").body;
+        let metrics = ExportMetricsServiceResponse::decode(body.as_slice()).unwrap();
+        let partial = metrics.partial_success.unwrap();
+        assert_eq!((partial.rejected_data_points, &*partial.error_message), (3, "x"));
+        let json: serde_json::Value =
+            serde_json::from_slice(&export_partial(Format::Json, Signal::Metrics, 3, "x").body).unwrap();
+        assert_eq!(json["partialSuccess"]["rejectedDataPoints"], "3");
     }
 
     #[test]

@@ -44,11 +44,18 @@ pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: 
     };
     let ops = |name, signals, links: &[(&str, &str)]| ops::router(process.clone(), name, signals, links);
 
+    let metrics = otlp::MetricsReceiver {
+        shared: shared.clone(),
+        sink: stores.metrics.clone(),
+        rates: rates.clone(),
+        totals: process.delta_totals().clone(),
+    };
     let prom = prom::Prom {
         shared: shared.clone(),
         source: stores.metrics.clone(),
         sink: stores.metrics.clone(),
         rates: rates.clone(),
+        otlp: metrics.clone(),
     };
     let loki = loki::Loki {
         shared: shared.clone(),
@@ -64,6 +71,7 @@ pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: 
         shared: shared.clone(),
         traces: stores.traces.clone(),
         rates,
+        metrics,
     };
     Routers {
         metrics: finish(
@@ -80,11 +88,19 @@ pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: 
         ),
         otlp_grpc: finish(
             "otlp-grpc",
-            otlp::grpc_router(otlp.clone()).merge(ops("OTLP gRPC receiver", &[Signal::Traces], otlp::GRPC_LINKS)),
+            otlp::grpc_router(otlp.clone()).merge(ops(
+                "OTLP gRPC receiver",
+                &[Signal::Metrics, Signal::Traces],
+                otlp::GRPC_LINKS,
+            )),
         ),
         otlp_http: finish(
             "otlp-http",
-            otlp::http_router(otlp).merge(ops("OTLP HTTP receiver", &[Signal::Traces], otlp::HTTP_LINKS)),
+            otlp::http_router(otlp).merge(ops(
+                "OTLP HTTP receiver",
+                &[Signal::Metrics, Signal::Traces],
+                otlp::HTTP_LINKS,
+            )),
         ),
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trilith_api::Shared;
 use trilith_api::ops::Admin;
+use trilith_ingest::otlp_metrics::DeltaTotals;
 use trilith_model::rng::Rng;
 use trilith_model::{Clock, Result, Signal, SystemClock, TenantId, task};
 
@@ -86,6 +87,7 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     let process = Arc::new(Process {
         stores: stores.clone(),
         http: http.clone(),
+        delta_totals: Arc::new(DeltaTotals::new(clock.clone())),
         limits: limits.clone(),
         config_file: invocation.config_file.clone(),
         flags: invocation.flags.clone(),
@@ -258,6 +260,7 @@ const STOPPING: u8 = 2;
 pub struct Process {
     stores: Arc<Stores>,
     http: Arc<HttpMetrics>,
+    delta_totals: Arc<DeltaTotals>,
     limits: Arc<LiveLimits>,
     config_file: Option<PathBuf>,
     flags: Flags,
@@ -265,6 +268,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// The running totals of delta metrics.
+    pub fn delta_totals(&self) -> &Arc<DeltaTotals> {
+        &self.delta_totals
+    }
+
     /// All own metrics.
     pub fn gather(&self) -> Exposition {
         let mut out = Exposition::default();
@@ -277,6 +285,17 @@ impl Process {
         process::collect(&mut out);
         self.http.collect(&mut out);
         self.stores.collect(&mut out);
+        let (series, bytes) = self.delta_totals.usage();
+        out.gauge(
+            "trilith_delta_totals",
+            "Series of delta metrics with a running total.",
+            series as f64,
+        );
+        out.gauge(
+            "trilith_delta_totals_bytes",
+            "Approximate memory of running totals.",
+            bytes as f64,
+        );
         out
     }
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use trilith_ingest::status::{self, Format, Protocol, Reply};
-use trilith_model::{Error, ErrorKind};
+use trilith_model::{Error, ErrorKind, Signal};
 
 use super::{Otlp, Stored};
 use crate::common::{plain, with_retry_after};
@@ -24,7 +24,10 @@ pub async fn traces(State(otlp): State<Otlp>, request: Request<Body>) -> Respons
     };
     match store(&otlp, push).await {
         Ok(Stored { rejected: 0, .. }) => reply(StatusCode::OK, status::export_success(format)),
-        Ok(Stored { rejected, message }) => reply(StatusCode::OK, status::export_partial(format, rejected, &message)),
+        Ok(Stored { rejected, message }) => reply(
+            StatusCode::OK,
+            status::export_partial(format, Signal::Traces, rejected, &message),
+        ),
         Err(e) => {
             let code = status_of(e.kind);
             with_retry_after(reply(code, status::error_body(format, &e)), e.retry_after)
@@ -38,10 +41,10 @@ async fn store(otlp: &Otlp, push: Push) -> Result<Stored, Error> {
         .await
 }
 
-fn status_of(kind: ErrorKind) -> StatusCode {
+pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
     StatusCode::from_u16(status::http_status(Protocol::Otlp, kind)).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
-fn reply(code: StatusCode, reply: Reply) -> Response {
+pub(super) fn reply(code: StatusCode, reply: Reply) -> Response {
     (code, [(header::CONTENT_TYPE, reply.content_type)], reply.body).into_response()
 }

@@ -1,10 +1,13 @@
-//! OTLP receivers: HTTP (`POST /v1/traces`) and gRPC, traces in this version.
+//! OTLP receivers, HTTP (`POST /v1/traces`, `/v1/metrics`) and gRPC, for traces and metrics.
 //!
 //! Refusals that a retry may cure are errors with a retry hint, as OpenTelemetry senders expect; refusals for good
-//! are a partial success, so that senders drop what cannot be stored and go on.
+//! are a partial success, so that senders drop what cannot be stored and go on; metrics of which nothing could be stored
+//! are an error.
 
 pub(crate) mod grpc;
 mod http;
+pub(crate) mod metrics;
+mod metrics_grpc;
 
 use std::sync::Arc;
 
@@ -16,20 +19,32 @@ use trilith_proto::otlp::collector::trace::v1::trace_service_server::TraceServic
 
 use crate::common::Shared;
 
+pub use metrics::MetricsReceiver;
+
 /// What the receivers work on.
 #[derive(Clone)]
 pub struct Otlp {
     pub shared: Shared,
     pub traces: Arc<dyn TraceSink>,
     pub rates: Arc<trilith_ingest::RateLimiter>,
+    pub metrics: MetricsReceiver,
 }
 
 /// Front-page links.
-pub const HTTP_LINKS: &[(&str, &str)] = &[("POST /v1/traces", "OTLP traces, protobuf or JSON, gzip or zstd")];
-pub const GRPC_LINKS: &[(&str, &str)] = &[(
-    "gRPC opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    "OTLP traces, gzip or zstd",
-)];
+pub const HTTP_LINKS: &[(&str, &str)] = &[
+    ("POST /v1/traces", "OTLP traces, protobuf or JSON, gzip or zstd"),
+    ("POST /v1/metrics", "OTLP metrics, protobuf or JSON, gzip or zstd"),
+];
+pub const GRPC_LINKS: &[(&str, &str)] = &[
+    (
+        "gRPC opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        "OTLP traces, gzip or zstd",
+    ),
+    (
+        "gRPC opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        "OTLP metrics, gzip or zstd",
+    ),
+];
 
 /// Messages above this size are refused by the gRPC layer before a tenant is known, because decoded messages may take
 /// thirty times their size; the limit of the tenant is checked after.
@@ -38,17 +53,21 @@ const GRPC_MESSAGE_BYTES_MAX: usize = 32 << 20;
 pub fn http_router(otlp: Otlp) -> Router {
     Router::new()
         .route("/v1/traces", post(http::traces))
+        .route("/v1/metrics", post(metrics::otlp))
         .layer(DefaultBodyLimit::disable())
         .with_state(otlp)
 }
 
 pub fn grpc_router(otlp: Otlp) -> Router {
     use tonic::codec::CompressionEncoding::{Gzip, Zstd};
-    let service = TraceServiceServer::new(grpc::Receiver { otlp })
+    let metrics = metrics_grpc::MetricsService(otlp.metrics.clone());
+    let traces = TraceServiceServer::new(grpc::Receiver { otlp })
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    tonic::service::Routes::new(service).into_axum_router()
+    tonic::service::Routes::new(traces)
+        .add_service(metrics)
+        .into_axum_router()
 }
 
 /// What the store made of an export.

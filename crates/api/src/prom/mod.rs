@@ -18,6 +18,7 @@ use trilith_model::MetricSink;
 use trilith_query::SeriesSource;
 
 use crate::common::Shared;
+use crate::otlp::MetricsReceiver;
 
 /// What the handlers work on.
 #[derive(Clone)]
@@ -26,11 +27,16 @@ pub struct Prom {
     pub source: Arc<dyn SeriesSource>,
     pub sink: Arc<dyn MetricSink>,
     pub rates: Arc<trilith_ingest::RateLimiter>,
+    pub otlp: MetricsReceiver,
 }
 
 /// Front-page links.
 pub const LINKS: &[(&str, &str)] = &[
     ("POST /api/v1/write", "Prometheus remote write 1.0 and 2.0"),
+    (
+        "POST /api/v1/otlp/v1/metrics",
+        "OTLP metrics, protobuf or JSON, gzip or zstd",
+    ),
     ("GET|POST /api/v1/query", "instant query"),
     ("GET|POST /api/v1/query_range", "range query"),
     ("GET|POST /api/v1/series", "label sets of series"),
@@ -50,5 +56,8 @@ pub fn router(prom: Prom) -> Router {
         .route("/api/v1/metadata", get(status::metadata))
         .route("/api/v1/status/buildinfo", get(status::buildinfo))
         .route("/api/v1/write", post(write::remote_write))
+        .route("/api/v1/otlp/v1/metrics", post(write::otlp))
+        // Where Mimir has it.
+        .route("/otlp/v1/metrics", post(write::otlp))
         .with_state(prom)
 }

@@ -1,4 +1,4 @@
-//! Remote write 1.0 and 2.0. Errors are plain text, as Prometheus writes them.
+//! Remote write 1.0 and 2.0, and OTLP. Errors are plain text, as Prometheus writes them.
 //!
 //! Every answer to a 2.0 request, refusals included, says in headers how much was stored. A 1.0 answer never does: its
 //! senders would take the counts for those of another protocol.
@@ -34,6 +34,11 @@ pub async fn remote_write(State(prom): State<Prom>, request: Request<Body>) -> R
         }
     }
     response
+}
+
+/// `POST /api/v1/otlp/v1/metrics`
+pub async fn otlp(State(prom): State<Prom>, request: Request<Body>) -> Response {
+    crate::otlp::metrics::prometheus(&prom.otlp, request).await
 }
 
 /// Fills `written` as soon as something is stored, whatever comes after.

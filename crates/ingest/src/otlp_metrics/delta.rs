@@ -16,6 +16,7 @@
 //! Decision: docs/adr/0105-otlp-delta-temporality.md.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -43,7 +44,25 @@ const NATIVE_BUCKETS_MAX: usize = 160;
 pub struct DeltaTotals {
     clock: Arc<dyn Clock>,
     /// Held for a lookup; a tenant's own lock is taken after it is released.
-    tenants: Mutex<HashMap<TenantId, Arc<Mutex<Totals>>, RandomState>>,
+    tenants: Mutex<HashMap<TenantId, Arc<TenantTotals>, RandomState>>,
+}
+
+/// The totals of one tenant.
+#[derive(Default)]
+pub(super) struct TenantTotals {
+    /// Held while a request with delta points is translated.
+    pub totals: Mutex<Totals>,
+    /// Figures as of the last request, so that reading them waits for none.
+    series: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl TenantTotals {
+    pub fn note_usage(&self) {
+        let totals = self.totals.lock();
+        self.series.store(totals.by_labels.len(), Ordering::Relaxed);
+        self.bytes.store(totals.bytes, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for DeltaTotals {
@@ -60,12 +79,11 @@ impl DeltaTotals {
         }
     }
 
-    /// The totals of a tenant, to be locked for as long as a request with delta points is translated.
-    pub(super) fn tenant(&self, tenant: &TenantId) -> Arc<Mutex<Totals>> {
+    pub(super) fn tenant(&self, tenant: &TenantId) -> Arc<TenantTotals> {
         let mut tenants = self.tenants.lock();
         if tenants.len() >= TENANTS_BEFORE_PRUNING && !tenants.contains_key(tenant) {
-            // One that is locked is in use.
-            tenants.retain(|_, t| t.try_lock().is_none_or(|t| !t.by_labels.is_empty()));
+            // One that is held elsewhere is in use; the others are not locked.
+            tenants.retain(|_, t| Arc::strong_count(t) > 1 || !t.totals.lock().by_labels.is_empty());
         }
         tenants.entry(tenant.clone()).or_default().clone()
     }
@@ -74,12 +92,12 @@ impl DeltaTotals {
         self.clock.monotonic()
     }
 
-    /// Series with a running total, and the memory of all, over all tenants.
+    /// Series with a running total and the memory of all, over all tenants, as of their last request with delta points.
     pub fn usage(&self) -> (usize, usize) {
-        let tenants: Vec<_> = self.tenants.lock().values().cloned().collect();
-        tenants.iter().fold((0, 0), |(series, bytes), t| {
-            let t = t.lock();
-            (series + t.by_labels.len(), bytes + t.bytes)
+        let tenants = self.tenants.lock();
+        tenants.values().fold((0, 0), |(series, bytes), t| {
+            let (s, b) = (t.series.load(Ordering::Relaxed), t.bytes.load(Ordering::Relaxed));
+            (series + s, bytes + b)
         })
     }
 }

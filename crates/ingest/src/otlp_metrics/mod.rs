@@ -47,7 +47,7 @@ pub use delta::DeltaTotals;
 #[derive(Clone, Debug)]
 pub struct Export {
     /// `ExportMetricsServiceRequest`
-    message: Bytes,
+    pub(crate) message: Bytes,
     /// Bytes as they came, after decompression: what the rate limiter charges.
     pub bytes: u64,
     /// Data points.
@@ -111,12 +111,16 @@ impl Export {
     pub fn translate(&self, tenant: &TenantId, limits: &Limits, totals: &DeltaTotals) -> Result<Decoded<MetricBatch>> {
         let own = (self.has_deltas && limits.otlp.delta == DeltaTemporality::Convert).then(|| totals.tenant(tenant));
         let deltas = own.as_ref().map(|own| {
-            let mut own = own.lock();
+            let mut own = own.totals.lock();
             own.sweep(&limits.otlp, totals.now());
             (own, totals.now())
         });
         let points = usize::try_from(self.points).unwrap_or(usize::MAX);
-        let translated = translate::translate(&self.message, points, limits, deltas)?;
+        let translated = translate::translate(&self.message, points, limits, deltas);
+        if let Some(own) = &own {
+            own.note_usage();
+        }
+        let translated = translated?;
         Ok(Decoded {
             batch: translated.batch,
             rejections: translated.rejections,
