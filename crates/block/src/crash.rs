@@ -15,6 +15,8 @@
 //! | `merge-uploaded` | all files of a merge are uploaded, the delta is not written |
 //! | `merge-committed` | the delta of a merge is written, no input is deleted |
 //! | `expire-committed` | the delta that drops expired blocks is written, the view still has them |
+//! | `tombstone-committed` | the delta of a tombstone is written, the view does not mask yet |
+//! | `tombstones-cleaning` | one masked block is written anew, perhaps not the last |
 //! | `gc-deleting` | one object of a removed block is deleted, perhaps not the last |
 //! | `snapshot-put` | a snapshot is written, what it replaces is not deleted |
 

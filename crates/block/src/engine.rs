@@ -10,6 +10,7 @@ use bytes::Bytes;
 use trilith_model::{Result, Signal, TenantId, TimeRange};
 use trilith_object::Store;
 
+use crate::manifest::Tombstone;
 use crate::meta::BlockMeta;
 
 /// One generation of recent data of all tenants. Filled under [`crate::Shard::begin`], frozen by a cut.
@@ -52,6 +53,8 @@ pub struct BlockHandle {
     pub store: Store,
     /// Folder of the block's objects in the store.
     pub folder: Arc<str>,
+    /// What of the block is deleted; oldest first, nearly always empty.
+    pub tombstones: Arc<[Arc<Tombstone>]>,
 }
 
 impl BlockHandle {
@@ -74,7 +77,8 @@ pub trait Engine: Send + Sync + 'static {
     fn cut(&self, head: &Self::Head) -> Result<Vec<BlockDraft>>;
 
     /// Merges blocks of one tenant into one (or several, when split by time). Every record of the inputs is in the
-    /// outputs exactly once; exact duplicates collapse by the engine's rule.
+    /// outputs exactly once, except those that the tombstones of their input mask; exact duplicates collapse by the
+    /// engine's rule.
     async fn merge(&self, job: Merge) -> Result<Vec<BlockDraft>>;
 
     /// Reads a block completely and checks what checksums cannot see. For `trilith blocks verify` and tests.

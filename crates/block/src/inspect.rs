@@ -27,6 +27,7 @@ pub async fn load(store: &Store, signal: Signal) -> Result<State> {
 
 /// Handles of all blocks of a state, by id.
 pub fn handles(state: &State, signal: Signal, store: &Store) -> Vec<BlockHandle> {
+    let masks = state.masks();
     state
         .blocks
         .values()
@@ -34,6 +35,7 @@ pub fn handles(state: &State, signal: Signal, store: &Store) -> Vec<BlockHandle>
             meta: Arc::clone(meta),
             store: store.clone(),
             folder: block_folder(signal, &meta.tenant, meta.id).into(),
+            tombstones: masks.get(&meta.id).cloned().unwrap_or_default(),
         })
         .collect()
 }

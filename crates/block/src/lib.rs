@@ -38,6 +38,6 @@ mod upload;
 
 pub use container::{Compression, Container, ContainerWriter, Section, set_footer_cache_bytes};
 pub use engine::{BlockDraft, BlockFile, BlockHandle, Engine, FileBody, Head, Merge};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, Tombstone};
 pub use meta::{BlockMeta, FileMeta};
 pub use shard::{AppendTicket, HeadStats, Shard, ShardOptions, ShardStats, View};

@@ -21,10 +21,12 @@
 //! (async, held across the commit), `live` (held for moments; the hot path).
 
 mod cut;
+mod delete;
 mod run;
+mod snapshot;
 mod stats;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -450,6 +452,11 @@ impl<E: Engine> Shard<E> {
         &self.inner.options
     }
 
+    /// From the shard's generator.
+    pub fn random(&self) -> u64 {
+        self.inner.rng.next_u64()
+    }
+
     /// The committed blocks, as the view has them.
     pub fn blocks(&self) -> Arc<Vec<BlockHandle>> {
         self.view().blocks.clone()
@@ -579,6 +586,8 @@ impl<E: Engine> Inner<E> {
             wal_upto: None,
             add: Vec::new(),
             remove: Vec::new(),
+            tombstones: Vec::new(),
+            applied: BTreeSet::new(),
             time_ms: self.clock.now_ms(),
         }
     }
@@ -613,7 +622,7 @@ impl<E: Engine> Inner<E> {
     }
 
     pub(crate) fn handle(&self, meta: &Arc<BlockMeta>) -> BlockHandle {
-        handle(meta, self.signal, &self.store)
+        handle(meta, self.signal, &self.store, Arc::default())
     }
 }
 
@@ -630,6 +639,8 @@ async fn open_epoch(manifest: &mut Manifest, writer: &str, rng: &Rng, now_ms: i6
             wal_upto: None,
             add: Vec::new(),
             remove: Vec::new(),
+            tombstones: Vec::new(),
+            applied: BTreeSet::new(),
             time_ms: now_ms,
         };
         match manifest.attempt(&fence).await {
@@ -643,23 +654,37 @@ async fn open_epoch(manifest: &mut Manifest, writer: &str, rng: &Rng, now_ms: i6
     )))
 }
 
-fn handle(meta: &Arc<BlockMeta>, signal: Signal, store: &Store) -> BlockHandle {
+fn handle(
+    meta: &Arc<BlockMeta>,
+    signal: Signal,
+    store: &Store,
+    tombstones: Arc<[Arc<crate::manifest::Tombstone>]>,
+) -> BlockHandle {
     BlockHandle {
         meta: meta.clone(),
         store: store.clone(),
         folder: block_folder(signal, &meta.tenant, meta.id).into(),
+        tombstones,
     }
 }
 
 /// Handles for all blocks of a state, those of `old` as they are.
 fn handles(old: &[BlockHandle], state: &State, signal: Signal, store: &Store) -> Vec<BlockHandle> {
+    let masks = state.masks();
+    let mask = |id: &Ulid| masks.get(id).cloned().unwrap_or_default();
     let known: HashSet<Ulid> = old.iter().map(|b| b.meta.id).collect();
-    let kept = old.iter().filter(|b| state.blocks.contains_key(&b.meta.id)).cloned();
+    let kept = old.iter().filter(|b| state.blocks.contains_key(&b.meta.id)).map(|b| {
+        let mut b = b.clone();
+        if !b.tombstones.is_empty() || masks.contains_key(&b.meta.id) {
+            b.tombstones = mask(&b.meta.id);
+        }
+        b
+    });
     let fresh = state
         .blocks
         .values()
         .filter(|meta| !known.contains(&meta.id))
-        .map(|meta| handle(meta, signal, store));
+        .map(|meta| handle(meta, signal, store, mask(&meta.id)));
     let mut all: Vec<BlockHandle> = kept.chain(fresh).collect();
     all.sort_by(|a, b| {
         let (a, b) = (&a.meta, &b.meta);

@@ -43,6 +43,7 @@ mod query;
 mod reader;
 mod samples;
 mod store;
+mod tombstones;
 mod wal_record;
 mod writer;
 

@@ -2,7 +2,8 @@
 //!
 //! Each input is a feed of pages: a round fetches the next pages of the feeds that ran dry, then merges as far as all
 //! feeds reach. Memory: a few pages and timestamp pages per input, one series with all its samples, the output's
-//! index; large outputs are spooled. Of equal timestamps the sample of the newest input stays.
+//! index; large outputs are spooled. What the tombstones of an input mask is dropped; then, of equal timestamps, the
+//! sample of the newest input stays.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::format::times::TimesPage;
 use crate::order;
 use crate::reader::{self, BlockReader};
 use crate::samples::Samples;
+use crate::tombstones::{Mask, is_dead};
 use crate::writer::{BlockWriter, Extras};
 
 /// Pages fetched at a time per input: some 500 KiB stored.
@@ -62,8 +64,11 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         for m in reader::read_metadata(block).await.map_err(named)? {
             metadata.insert(&m);
         }
+        let mask = Mask::of(block, TimeRange::ALL).map_err(named)?;
         for (series, of) in reader::read_exemplars(block).await.map_err(named)?.iter() {
-            of.iter().for_each(|e| exemplars.insert(series, e));
+            let dead = mask.as_ref().map_or_else(Vec::new, |m| m.dead(series.as_ref()));
+            let alive = of.iter().filter(|e| !is_dead(&dead, e.ts_ms));
+            alive.for_each(|e| exemplars.insert(series, e));
         }
         if exemplars.len() > 2 * EXEMPLARS_MAX {
             exemplars.trim(EXEMPLARS_MAX, job.keep_from);
@@ -71,6 +76,7 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         feeds.push(Feed::new(
             BlockReader::open(block).await.map_err(named)?,
             block.meta.id.to_string(),
+            mask,
         ));
     }
     let bytes: u64 = inputs.iter().map(|b| b.meta.bytes()).sum();
@@ -86,6 +92,7 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
         writer,
         keep_from: job.keep_from,
         samples: Samples::default(),
+        slot: Samples::default(),
     };
     loop {
         for feed in merger.feeds.iter_mut().filter(|f| !f.is_ready()) {
@@ -126,6 +133,8 @@ struct Merger {
     writer: BlockWriter,
     keep_from: Option<i64>,
     samples: Samples,
+    /// Of one input with a mask.
+    slot: Samples,
 }
 
 impl Merger {
@@ -146,7 +155,7 @@ impl Merger {
             self.samples.clear();
             for f in &mut self.feeds {
                 if !f.is_done() && f.labels() == labels.as_ref() {
-                    f.take(&mut self.samples)
+                    f.take_alive(&mut self.slot, &mut self.samples)
                         .map_err(|e| e.context(format!("block {}", f.name)))?;
                 }
             }
@@ -165,6 +174,8 @@ impl Merger {
 struct Feed {
     reader: Arc<BlockReader>,
     name: String,
+    /// What of the input is deleted.
+    mask: Option<Mask>,
     /// The series at the front.
     ordinal: u32,
     /// Its packed labels; empty at the end.
@@ -178,10 +189,11 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(reader: Arc<BlockReader>, name: String) -> Self {
+    fn new(reader: Arc<BlockReader>, name: String, mask: Option<Mask>) -> Self {
         Feed {
             reader,
             name,
+            mask,
             ordinal: 0,
             packed: Vec::new(),
             next_page: 0,
@@ -253,6 +265,18 @@ impl Feed {
         if !self.is_done() {
             self.reader.index.labels_into(self.ordinal, &mut self.packed)?;
         }
+        Ok(())
+    }
+
+    /// As `take`, without what is deleted.
+    fn take_alive(&mut self, slot: &mut Samples, out: &mut Samples) -> Result<()> {
+        let dead = self.mask.as_ref().map_or_else(Vec::new, |m| m.dead(self.labels()));
+        if dead.is_empty() {
+            return self.take(out);
+        }
+        slot.clear();
+        self.take(slot)?;
+        out.extend_outside(slot.as_ref(), &dead);
         Ok(())
     }
 

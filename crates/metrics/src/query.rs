@@ -23,6 +23,7 @@ use crate::engine::MetricsEngine;
 use crate::head::TenantHead;
 use crate::merge::age_key;
 use crate::reader::BlockReader;
+use crate::tombstones::Mask;
 
 /// Blocks opened, or read, at a time by one query.
 const FAN_OUT: usize = 8;
@@ -49,6 +50,8 @@ pub(crate) struct Sources {
 pub(crate) struct OpenBlock {
     pub(crate) handle: BlockHandle,
     pub(crate) reader: Arc<BlockReader>,
+    /// What is deleted of it within the range of the query.
+    pub(crate) mask: Option<Mask>,
 }
 
 impl Sources {
@@ -72,8 +75,9 @@ impl Sources {
             .map(|handle| async move {
                 ctx.check()?;
                 let id = handle.meta.id;
+                let mask = Mask::of(&handle, range)?;
                 match cache.get_or_insert_async(&id, BlockReader::open(&handle)).await {
-                    Ok(reader) => Ok(Some(OpenBlock { handle, reader })),
+                    Ok(reader) => Ok(Some(OpenBlock { handle, reader, mask })),
                     Err(e) => skip_damaged(ctx, &handle, e).map(|()| None),
                 }
             })

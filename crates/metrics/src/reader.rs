@@ -107,6 +107,14 @@ impl BlockReader {
         out
     }
 
+    /// A range that holds all samples of a series: the times of the pages that it stands on, which it shares with
+    /// neighbours.
+    pub(crate) fn span_of(&self, ordinal: u32) -> TimeRange {
+        let from = self.pages.partition_point(|p| p.last_ordinal < ordinal);
+        let on = self.pages[from..].iter().take_while(|p| p.first_ordinal <= ordinal);
+        on.fold(TimeRange::EMPTY, |span, p| span.union(p.time))
+    }
+
     /// Stored bytes of value pages, in one round.
     pub(crate) async fn fetch_pages(&self, pages: &[usize]) -> Result<Vec<Bytes>> {
         let ranges: Vec<Range<u64>> = pages.iter().map(|&i| self.pages[i].extent.range()).collect();

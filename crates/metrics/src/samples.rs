@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use trilith_histogram::FloatHistogram;
-use trilith_model::{Sample, SampleValue};
+use trilith_model::{Sample, SampleValue, TimeRange};
 
 /// The float that stands where a histogram is.
 const PLACEHOLDER: f64 = 0.0;
@@ -115,6 +115,17 @@ impl Samples {
         let moved = from.histograms().map(|(i, h)| ((at + i) as u32, h.clone()));
         self.histograms.extend(moved);
         self.extend_starts(at, from.starts);
+    }
+
+    /// As `extend`, without the samples whose times, which ascend, are in `dead` (ascending, apart from each other).
+    pub(crate) fn extend_outside(&mut self, from: SamplesRef<'_>, dead: &[TimeRange]) {
+        let mut at = 0;
+        for range in dead {
+            let to = from.times.partition_point(|&t| t < range.min);
+            self.extend(from.slice(at.min(to)..to));
+            at = from.times.partition_point(|&t| t <= range.max);
+        }
+        self.extend(from.slice(at..from.len()));
     }
 
     /// Adds the starts of samples that were added from position `at` on; none when `starts` is empty.

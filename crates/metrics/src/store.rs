@@ -170,6 +170,13 @@ impl MetricsStore {
         self.inner.shard.compact_now().await
     }
 
+    /// `20251120T101500Z-0123456789abcdef`.
+    pub(crate) fn snapshot_name(&self) -> String {
+        let now = self.inner.clock.now_ms();
+        let time = jiff::Timestamp::from_millisecond(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        format!("{}-{:016x}", time.strftime("%Y%m%dT%H%M%SZ"), self.inner.shard.random())
+    }
+
     /// Tells the log what it need not keep.
     fn release(&self) {
         self.inner

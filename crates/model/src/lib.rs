@@ -30,7 +30,7 @@ pub use metric::{
     SampleValue,
 };
 pub use otlp::{DeltaTemporality, OtlpMetrics, Promotion, TranslationStrategy};
-pub use sink::{Appended, LogSink, MetricSink, Rejection, TraceSink};
+pub use sink::{Appended, LogSink, MetricAdmin, MetricSink, Rejection, TraceSink};
 pub use tenant::TenantId;
 pub use time::{Clock, SystemClock, TimeRange, TimestampMs, TimestampNs};
 pub use trace::{SpanId, TraceBatch, TraceId};

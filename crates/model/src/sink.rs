@@ -7,8 +7,10 @@ use async_trait::async_trait;
 
 use crate::error::{ErrorKind, Result};
 use crate::log::LogBatch;
+use crate::matcher::Matcher;
 use crate::metric::MetricBatch;
 use crate::tenant::TenantId;
+use crate::time::TimeRange;
 use crate::trace::TraceBatch;
 
 /// Items refused for one reason while others of the batch were kept.
@@ -38,6 +40,24 @@ pub struct Appended {
 #[async_trait]
 pub trait MetricSink: Send + Sync + 'static {
     async fn append(&self, tenant: &TenantId, batch: MetricBatch) -> Result<Appended>;
+}
+
+/// What an administrator may do to stored metrics.
+#[async_trait]
+pub trait MetricAdmin: Send + Sync + 'static {
+    /// Deletes the samples and exemplars of `range` (inclusive) of every series that satisfies all matchers of one of the
+    /// selectors. When it returns, no query shows them any more; samples appended after the call are never
+    /// concerned.
+    ///
+    /// # Errors
+    /// Those of the store. After `Unavailable` the outcome is unknown; deleting again is harmless.
+    async fn delete_series(&self, tenant: &TenantId, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<()>;
+
+    /// Frees the space of what is deleted.
+    async fn clean_tombstones(&self, tenant: &TenantId) -> Result<()>;
+
+    /// Copies everything, or everything but the most recent samples, to a new folder of the store. Returns its name.
+    async fn snapshot(&self, tenant: &TenantId, skip_head: bool) -> Result<String>;
 }
 
 #[async_trait]

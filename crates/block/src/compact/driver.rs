@@ -1,6 +1,6 @@
 //! Carries out what the planner says.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,7 +103,7 @@ impl<E: Engine> Inner<E> {
     }
 
     /// True when the merge was committed; false when it was given up for good reason.
-    async fn run_job(&self, job: &Job) -> Result<bool> {
+    pub(crate) async fn run_job(&self, job: &Job) -> Result<bool> {
         let scratch = Scratch::create(&self.options.scratch, self.signal, self.ids.next()).await?;
         match self.merge(job, &scratch).await {
             Ok(done) => Ok(done),
@@ -123,14 +123,24 @@ impl<E: Engine> Inner<E> {
     async fn merge(&self, job: &Job, scratch: &Scratch) -> Result<bool> {
         let started = self.clock.monotonic();
         let keep_from = planner::keep_from(self.now(), &self.planner_options());
+        let masks = self.manifest.lock().await.state().masks();
+        let inputs: Vec<BlockHandle> = job
+            .inputs
+            .iter()
+            .map(|meta| BlockHandle {
+                tombstones: masks.get(&meta.id).cloned().unwrap_or_default(),
+                ..self.once(meta)
+            })
+            .collect();
+        let applied: BTreeSet<Ulid> = inputs.iter().flat_map(|b| b.tombstones.iter()).map(|t| t.id).collect();
         let merge = Merge {
-            inputs: job.inputs.iter().map(|meta| self.once(meta)).collect(),
+            inputs,
             level: job.level,
             scratch: scratch.path.clone(),
             keep_from,
         };
         let drafts = self.engine.merge(merge).await?;
-        check(job, &drafts, keep_from)?;
+        check(job, &drafts, keep_from, !applied.is_empty())?;
         let created_ms = self.clock.now_ms();
         let mut blocks = Prepared::new(drafts, self.signal, job.level, created_ms, &self.in_flight, &self.ids).await?;
         blocks
@@ -140,6 +150,7 @@ impl<E: Engine> Inner<E> {
         let change = Change {
             add: blocks.metas.iter().map(Arc::clone).collect(),
             remove: job.inputs.iter().map(|meta| meta.id).collect(),
+            applied,
             ..self.change()
         };
         if !self.commit_merge(&change, &blocks).await? {
@@ -173,7 +184,7 @@ impl<E: Engine> Inner<E> {
                 Ok(()) => return Ok(true),
                 Err(CommitError::Conflict { missing }) => {
                     self.counters.merge_conflicts.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(signal = %self.signal, ?missing, "merge given up, its inputs are gone");
+                    tracing::info!(signal = %self.signal, ?missing, "merge given up, its inputs are gone or masked anew");
                     return Ok(false);
                 }
                 Err(CommitError::Store(e))
@@ -225,7 +236,7 @@ impl<E: Engine> Inner<E> {
 }
 
 /// What a merge must never do, whatever the engine.
-fn check(job: &Job, outputs: &[BlockDraft], keep_from: Option<i64>) -> Result<()> {
+fn check(job: &Job, outputs: &[BlockDraft], keep_from: Option<i64>, masked: bool) -> Result<()> {
     let wrong = |why: String| {
         Err(Error::internal(format!(
             "merge of {} blocks of {}: {why}",
@@ -241,8 +252,8 @@ fn check(job: &Job, outputs: &[BlockDraft], keep_from: Option<i64>) -> Result<()
     let range = job.inputs.iter().fold(TimeRange::EMPTY, |range, m| {
         range.union(TimeRange::new(m.time_min, m.time_max))
     });
-    // With retention, everything may have expired.
-    let may_vanish = keep_from.is_some_and(|from| range.min < from);
+    // With retention, everything may have expired; with tombstones, be deleted.
+    let may_vanish = masked || keep_from.is_some_and(|from| range.min < from);
     if items_in > 0 && items_out == 0 && !may_vanish {
         return wrong(format!("all {items_in} items are gone"));
     }

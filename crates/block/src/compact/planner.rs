@@ -46,7 +46,7 @@ pub struct PlannerOptions {
 pub struct Job {
     pub tenant: String,
     pub level: u8,
-    /// Oldest first; at least two.
+    /// Oldest first; at least two, or one whose deleted records go.
     pub inputs: Vec<Arc<BlockMeta>>,
 }
 

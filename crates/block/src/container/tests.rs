@@ -56,6 +56,7 @@ async fn stored(file: &BlockFile, footer: bool) -> BlockHandle {
         meta: Arc::new(meta),
         store,
         folder: "b".into(),
+        tombstones: Arc::default(),
     }
 }
 

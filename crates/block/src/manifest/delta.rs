@@ -1,5 +1,6 @@
 //! One step of the manifest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use trilith_model::{Error, Result};
 use ulid::Ulid;
 
 use super::envelope::{self, Kind};
+use super::tombstone::Tombstone;
 use crate::meta::BlockMeta;
 
 /// What a writer wants to commit. The nonce identifies it through retries and rebases.
@@ -21,6 +23,10 @@ pub struct Change {
     pub wal_upto: Option<u64>,
     pub add: Vec<Arc<BlockMeta>>,
     pub remove: Vec<Ulid>,
+    pub tombstones: Vec<Arc<Tombstone>>,
+    /// Tombstones that `add` has been cleaned of. A removed block that others mask too is a conflict: what they mask
+    /// would come back with `add`. Not written.
+    pub applied: BTreeSet<Ulid>,
     /// By the writer's wall clock; for people and for the grace period of the removed blocks.
     pub time_ms: i64,
 }
@@ -47,6 +53,9 @@ pub struct Delta {
     /// Blocks removed earlier whose objects are deleted by now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub purged: Vec<Ulid>,
+    /// Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tombstones: Vec<Arc<Tombstone>>,
 }
 
 impl Delta {
@@ -62,13 +71,14 @@ impl Delta {
             add: change.add.clone(),
             remove: change.remove.clone(),
             purged,
+            tombstones: change.tombstones.clone(),
         }
     }
 
     /// # Errors
     /// `Internal` when it does not encode, which no valid delta does.
     pub fn encode(&self) -> Result<Bytes> {
-        envelope::encode(Kind::Delta, self)
+        envelope::encode(Kind::Delta, envelope::version_of(!self.tombstones.is_empty()), self)
     }
 
     /// # Errors

@@ -14,7 +14,8 @@ use trilith_model::{Error, Result};
 use crate::packing;
 
 const MAGIC: &[u8; 4] = b"TRLM";
-pub(super) const VERSION: u16 = 1;
+/// The newest version; see [`version_of`].
+pub(super) const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 16;
 const CRC_BYTES: usize = 4;
 
@@ -28,13 +29,19 @@ pub(super) enum Kind {
     Snapshot = 2,
 }
 
-pub(super) fn encode<T: Serialize>(kind: Kind, body: &T) -> Result<Bytes> {
+/// Objects with tombstones have version 2: a build that does not know them would show what is deleted, so it must
+/// not start. All others stay readable for it.
+pub(super) fn version_of(has_tombstones: bool) -> u16 {
+    if has_tombstones { VERSION } else { 1 }
+}
+
+pub(super) fn encode<T: Serialize>(kind: Kind, version: u16, body: &T) -> Result<Bytes> {
     let raw = serde_json::to_vec(body).map_err(|e| Error::internal(format!("manifest object does not encode: {e}")))?;
     let packed = packing::pack(&raw, packing::LEVEL)
         .map_err(|e| Error::internal(format!("manifest object does not compress: {e}")))?;
     let mut out = Vec::with_capacity(HEADER_BYTES + packed.len() + CRC_BYTES);
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&[kind as u8, 0]);
     out.extend_from_slice(&(raw.len() as u64).to_le_bytes());
     out.extend_from_slice(&packed);
@@ -64,9 +71,9 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T>
         )));
     }
     // After the checksum, so that a damaged version is told as damage.
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(Error::unsupported(format!(
-            "manifest version {version}; this build reads {VERSION}"
+            "manifest version {version}; this build reads 1 to {VERSION}"
         )));
     }
     if found_kind != kind as u8 {

@@ -26,8 +26,8 @@ const LOAD_CONCURRENCY: usize = 16;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// Another writer removed these blocks first. The state is up to date; plan again.
-    #[error("blocks {missing:?} were removed by another writer")]
+    /// These blocks were removed or masked meanwhile. The state is up to date; plan again.
+    #[error("blocks {missing:?} were removed or masked meanwhile")]
     Conflict { missing: Vec<Ulid> },
     /// A newer life of this writer has begun; this one must stop.
     #[error("writer {writer} was taken over with epoch {epoch}")]
@@ -343,6 +343,6 @@ pub(super) fn delta_path(shard: &str, n: u64) -> String {
     format!("meta/{shard}/log/{n:020}")
 }
 
-pub(super) fn snapshot_path(shard: &str, n: u64) -> String {
+pub(crate) fn snapshot_path(shard: &str, n: u64) -> String {
     format!("meta/{shard}/snap/{n:020}")
 }

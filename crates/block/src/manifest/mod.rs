@@ -26,10 +26,13 @@ mod delta;
 mod envelope;
 mod log;
 mod state;
+mod tombstone;
 
 pub use delta::{Change, Delta};
+pub(crate) use log::snapshot_path;
 pub use log::{CommitError, Manifest, write_snapshot};
 pub use state::{Removed, State, WriterState};
+pub use tombstone::Tombstone;
 
 #[cfg(test)]
 mod tests;

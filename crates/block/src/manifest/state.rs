@@ -1,6 +1,6 @@
 //! The sum of all deltas.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use ulid::Ulid;
 
 use super::delta::{Change, Delta};
 use super::envelope::{self, Kind};
+use super::tombstone::Tombstone;
 use crate::meta::BlockMeta;
 use crate::path::is_file_name;
 
@@ -44,6 +45,9 @@ pub struct State {
     /// Blocks that are no longer served, whose objects may still be there.
     #[serde(default)]
     pub removed: BTreeMap<Ulid, Removed>,
+    /// Since version 2.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tombstones: BTreeMap<Ulid, Arc<Tombstone>>,
 }
 
 impl State {
@@ -72,14 +76,34 @@ impl State {
         covered || !change.add.is_empty() && change.add.iter().all(|b| self.knows(b.id))
     }
 
-    /// Blocks that a change removes and that are gone.
+    /// Blocks that a change removes or masks and that are gone, and those whose records it writes anew in spite of a
+    /// tombstone that it does not know.
     pub(super) fn missing(&self, change: &Change) -> Vec<Ulid> {
-        change
-            .remove
-            .iter()
-            .filter(|id| !self.blocks.contains_key(id))
+        let unknown: BTreeSet<Ulid> = match change.add.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                let unknown = self.tombstones.values().filter(|t| !change.applied.contains(&t.id));
+                unknown.flat_map(|t| &t.blocks).copied().collect()
+            }
+        };
+        let removed = change.remove.iter().filter(|id| unknown.contains(id));
+        let named = change.tombstones.iter().flat_map(|t| &t.blocks);
+        let gone = change.remove.iter().chain(named);
+        gone.filter(|id| !self.blocks.contains_key(id))
+            .chain(removed)
             .copied()
             .collect()
+    }
+
+    /// The tombstones of every masked block, oldest first.
+    pub fn masks(&self) -> HashMap<Ulid, Arc<[Arc<Tombstone>]>> {
+        let mut masks: HashMap<Ulid, Vec<Arc<Tombstone>>> = HashMap::new();
+        for t in self.tombstones.values() {
+            for id in &t.blocks {
+                masks.entry(*id).or_default().push(t.clone());
+            }
+        }
+        masks.into_iter().map(|(id, of)| (id, of.into())).collect()
     }
 
     /// Applies the next delta, or nothing at all.
@@ -108,6 +132,13 @@ impl State {
                 return Err(Error::corrupt(format!("removes block {id}, which is not there")));
             }
         }
+        for t in &delta.tombstones {
+            t.check()?;
+            let theirs = |id: &Ulid| self.blocks.get(id).is_some_and(|b| b.tenant == t.tenant);
+            if !t.blocks.iter().all(theirs) {
+                return Err(Error::corrupt(format!("tombstone {} masks what is not there", t.id)));
+            }
+        }
         self.n = delta.n;
         self.writers.insert(
             delta.writer.clone(),
@@ -132,6 +163,18 @@ impl State {
         for block in &delta.add {
             self.blocks.insert(block.id, block.clone());
         }
+        for t in &delta.tombstones {
+            self.tombstones.insert(t.id, t.clone());
+        }
+        if !delta.remove.is_empty() && !self.tombstones.is_empty() {
+            self.tombstones.retain(|_, t| {
+                if delta.remove.iter().any(|id| t.blocks.contains(id)) {
+                    let t = Arc::make_mut(t);
+                    t.blocks.retain(|id| !delta.remove.contains(id));
+                }
+                !t.blocks.is_empty()
+            });
+        }
         Ok(())
     }
 
@@ -140,7 +183,7 @@ impl State {
     /// # Errors
     /// `Internal`.
     pub fn encode(&self) -> Result<Bytes> {
-        envelope::encode(Kind::Snapshot, self)
+        envelope::encode(Kind::Snapshot, envelope::version_of(!self.tombstones.is_empty()), self)
     }
 
     /// # Errors
@@ -151,6 +194,7 @@ impl State {
             return Err(Error::corrupt(format!("holds snapshot {} of {}", state.n, state.shard)));
         }
         state.blocks.values().try_for_each(|b| b.check())?;
+        state.tombstones.values().try_for_each(|t| t.check())?;
         let removed_is_safe =
             |r: &Removed| TenantId::new(&r.tenant).is_ok() && r.files.iter().all(|name| is_file_name(name));
         if !state.removed.values().all(removed_is_safe) {

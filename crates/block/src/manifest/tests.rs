@@ -43,6 +43,8 @@ fn change(nonce: u128) -> Change {
         wal_upto: None,
         add: vec![],
         remove: vec![],
+        tombstones: vec![],
+        applied: Default::default(),
         time_ms: 0,
     }
 }
@@ -146,7 +148,7 @@ async fn a_damaged_or_missing_delta_stops_with_its_name() {
             }
             _ => {
                 replace(&world, &path, |b| {
-                    b[4] = 2;
+                    b[4] = 3;
                     let end = b.len() - 4;
                     let crc = trilith_codec::crc32c(&b[..end]);
                     b[end..].copy_from_slice(&crc.to_le_bytes());
@@ -351,6 +353,90 @@ async fn race(seed: u64) {
     assert_eq!(loaded.state().n, 20, "one delta each");
     assert_eq!(writers[0].state(), loaded.state());
     assert_eq!(writers[1].state(), loaded.state());
+}
+
+fn masking(nonce: u128, blocks: &[u128]) -> Change {
+    Change {
+        tombstones: vec![Arc::new(super::Tombstone {
+            id: Ulid(nonce << 64),
+            tenant: "t".into(),
+            time_min: 0,
+            time_max: 9,
+            created_ms: 3,
+            what: "x".into(),
+            blocks: blocks.iter().map(|id| Ulid(*id)).collect(),
+        })],
+        ..change(nonce)
+    }
+}
+
+#[tokio::test]
+async fn tombstones_live_as_long_as_their_blocks() {
+    let world = World::new(9);
+    let mut m = load(&world).await.expect("an empty manifest");
+    for id in 1..=4 {
+        m.commit(&adding(id)).await.expect("alone");
+    }
+    m.commit(&masking(10, &[1, 2, 3])).await.expect("they are there");
+    assert_eq!(load(&world).await.expect("whole").state(), m.state());
+    assert_eq!(m.state().masks().len(), 3);
+    let e = m.commit(&masking(11, &[3, 7])).await.expect_err("7 is not there");
+    assert!(matches!(e, CommitError::Conflict { missing } if missing == [Ulid(7)]));
+
+    // A merge that began before the delete knows no tombstone: it would bring everything back.
+    let mut merge = Change {
+        remove: vec![Ulid(1), Ulid(4)],
+        wal_upto: None,
+        ..adding(20)
+    };
+    let e = m.commit(&merge).await.expect_err("1 is masked");
+    assert!(matches!(e, CommitError::Conflict { missing } if missing == [Ulid(1)]));
+    merge.applied.insert(Ulid(10 << 64));
+    m.commit(&merge).await.expect("the tombstone is applied");
+    assert_eq!(m.state().masks().len(), 2);
+    // What expires takes nothing along.
+    let gone = Change {
+        remove: vec![Ulid(2), Ulid(3)],
+        ..change(21)
+    };
+    m.commit(&gone).await.expect("they are there");
+    assert!(m.state().tombstones.is_empty());
+    assert_eq!(load(&world).await.expect("whole").state(), m.state());
+}
+
+#[test]
+fn objects_with_tombstones_have_their_own_version() {
+    let version = |bytes: &Bytes| u16::from_le_bytes([bytes[4], bytes[5]]);
+    let mut state = State::new(SHARD);
+    let first = Delta::new(&adding(1), SHARD, 1, vec![]);
+    state.apply(&first).expect("the first");
+    assert_eq!(version(&first.encode().expect("encodes")), 1);
+    assert_eq!(version(&state.encode().expect("encodes")), 1);
+    let second = Delta::new(&masking(2, &[1]), SHARD, 2, vec![]);
+    let bytes = second.encode().expect("encodes");
+    assert_eq!(version(&bytes), 2);
+    assert_eq!(Delta::decode(&bytes, SHARD, 2).expect("decodes"), second);
+    state.apply(&second).expect("the second");
+    let bytes = state.encode().expect("encodes");
+    assert_eq!(version(&bytes), 2);
+    assert_eq!(State::decode(&bytes, SHARD, 2).expect("decodes"), state);
+
+    // Of another tenant, of no block, with a range the wrong way round: no writer commits these.
+    let mut broken = Vec::new();
+    for change in 0..4 {
+        let mut delta = Delta::new(&masking(3, &[1]), SHARD, 3, vec![]);
+        let t = Arc::make_mut(&mut delta.tombstones[0]);
+        match change {
+            0 => t.tenant = "other".into(),
+            1 => t.blocks.clear(),
+            2 => t.time_min = 10,
+            _ => t.what = "x".repeat(1 << 20),
+        }
+        broken.push(delta);
+    }
+    for delta in broken {
+        assert!(state.clone().apply(&delta).is_err(), "{delta:?}");
+    }
 }
 
 /// The encoding must stay in proportion: a start with many blocks is a matter of a second.

@@ -2,8 +2,8 @@
 //!
 //! Per block: the value pages of the wanted series in one round of coalesced reads, then the timestamp pages they
 //! name. Most series of a run have the same parts on the same timestamp vectors, so the joined vector is worked out once
-//! per combination and only values are decoded per series. Series with histograms or start timestamps, those in heads, and
-//! those whose parts overlap go the longer way through a list of samples.
+//! per combination and only values are decoded per series. Series with histograms, start timestamps or deleted samples, those in
+//! heads, and those whose parts overlap go the longer way through a list of samples.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher as _;
@@ -325,7 +325,8 @@ impl<'a> Assembler<'a> {
             }
         }
         let rich = runs.iter().any(|r| r.page.is_rich(r.slot));
-        if in_heads || rich || !self.add_joined(s, &runs)? {
+        let masked = runs.iter().any(|r| !self.dead(r).is_empty());
+        if in_heads || rich || masked || !self.add_joined(s, &runs)? {
             self.add_merged(s, &runs)?;
         }
         Ok(())
@@ -447,6 +448,16 @@ impl<'a> Assembler<'a> {
             .grow(histograms.iter().map(|(_, h)| histogram_bytes(h)).sum())
     }
 
+    /// When samples of a run's series are deleted in its block.
+    fn dead(&self, r: &Run<'_>) -> &'a [TimeRange] {
+        let dead = &self.selection.plan.dead;
+        if dead.is_empty() {
+            return &[];
+        }
+        let of = dead.get(&(self.parts[r.part].source, r.slot.ordinal));
+        of.map_or(&[], Vec::as_slice)
+    }
+
     /// Appends a run's samples of any kind within the range.
     fn read(&mut self, r: &Run<'_>, out: &mut Samples) -> Result<()> {
         let v = self.vector(r)?;
@@ -454,12 +465,13 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let before = out.histograms.len();
-        if v.range.len() == v.times.len() {
+        let dead = self.dead(r);
+        if v.range.len() == v.times.len() && dead.is_empty() {
             r.page.read(r.slot, &v.times, out)?;
         } else {
             self.slot.clear();
             r.page.read(r.slot, &v.times, &mut self.slot)?;
-            out.extend(self.slot.slice(v.range));
+            out.extend_outside(self.slot.slice(v.range), dead);
             self.slot.clear();
         }
         self.book(&out.histograms[before..])

@@ -12,6 +12,7 @@ use super::{FAN_OUT, skip_damaged};
 use crate::engine::MetricsEngine;
 use crate::format::exemplars::ExemplarSet;
 use crate::reader;
+use crate::tombstones::{Mask, is_dead};
 use crate::writer::{FACT_EXEMPLARS, exemplar_time};
 
 /// The answer to a request; the blocks are those that say they have exemplars of its range.
@@ -52,7 +53,8 @@ pub(crate) async fn exemplars(
     while let Some((block, set)) = read.next().await {
         match set {
             Ok(set) => {
-                wanted = task::compute(move || wanted.take_set(&set)).await??;
+                let mask = Mask::of(&block, range)?;
+                wanted = task::compute(move || wanted.take_set(&set, mask)).await??;
             }
             Err(e) => skip_damaged(ctx, &block, e)?,
         }
@@ -95,10 +97,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn take_set(mut self, set: &ExemplarSet) -> Result<Self> {
+    fn take_set(mut self, set: &ExemplarSet, mask: Option<Mask>) -> Result<Self> {
         for (series, exemplars) in set.iter() {
             self.ctx.check()?;
-            for e in exemplars {
+            let dead = mask.as_ref().map_or_else(Vec::new, |m| m.dead(series.as_ref()));
+            for e in exemplars.iter().filter(|e| !is_dead(&dead, e.ts_ms)) {
                 self.take(series, e)?;
             }
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use trilith_index::{Bitmap, LabelIndex, label_names, label_values, select};
-use trilith_model::{Labels, Result};
+use trilith_model::{Labels, Result, TimeRange};
 use trilith_query::{LabelRequest, QueryContext, Reservation};
 
 use super::plan::too_many_series;
-use super::{Sources, skip_damaged};
+use super::{OpenBlock, Sources, skip_damaged};
 use crate::head::HeadSeriesRef;
 
 /// What `request` selects of an index; `None` for everything.
@@ -49,28 +49,54 @@ impl<T: Ord> Distinct<T> {
     }
 }
 
-/// Calls `f` with the index of every source. A damaged block is left out with a warning.
+/// As `selected`, without series of which deletions have left nothing.
+fn selected_of_block(ctx: &QueryContext, block: &OpenBlock, request: &LabelRequest) -> Result<Option<Bitmap>> {
+    let index = &block.reader.index;
+    let selected = selected(ctx, index, request)?;
+    let Some(mask) = &block.mask else {
+        return Ok(selected);
+    };
+    let range = TimeRange::new(request.start, request.end);
+    let mut alive = Vec::new();
+    for (n, ordinal) in selected.unwrap_or_else(|| index.all()).iter().enumerate() {
+        if n.is_multiple_of(4096) {
+            ctx.check()?;
+        }
+        if !mask.hides(&block.reader, ordinal, range)? {
+            alive.push(ordinal);
+        }
+    }
+    Ok(Some(Bitmap::of(&alive)))
+}
+
+/// Calls `f` with the index of every source and what `request` selects of it. A damaged block is left out with a
+/// warning.
 fn for_each_index(
     ctx: &QueryContext,
     sources: &Sources,
-    mut f: impl FnMut(&dyn LabelIndex) -> Result<()>,
+    request: &LabelRequest,
+    mut f: impl FnMut(&dyn LabelIndex, Option<&Bitmap>) -> Result<()>,
 ) -> Result<()> {
     for block in &sources.blocks {
         ctx.check()?;
-        f(&block.reader.index).or_else(|e| skip_damaged(ctx, &block.handle, e))?;
+        selected_of_block(ctx, block, request)
+            .and_then(|selected| f(&block.reader.index, selected.as_ref()))
+            .or_else(|e| skip_damaged(ctx, &block.handle, e))?;
     }
     for head in &sources.heads {
         ctx.check()?;
-        head.with_index(|i| f(&i.postings))?;
+        head.with_index(|i| {
+            let selected = selected(ctx, &i.postings, request)?;
+            f(&i.postings, selected.as_ref())
+        })?;
     }
     Ok(())
 }
 
 pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
-    for_each_index(ctx, sources, |index| {
-        let selected = selected(ctx, index, request)?;
-        for name in label_names(index, selected.as_ref(), request.limit, &|| ctx.check())? {
+    for_each_index(ctx, sources, request, |index, selected| {
+        for name in label_names(index, selected, request.limit, &|| ctx.check())? {
             let bytes = name.len();
             out.add(name, bytes)?;
         }
@@ -81,9 +107,8 @@ pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelReques
 
 pub(crate) fn values(ctx: &QueryContext, sources: &Sources, name: &str, request: &LabelRequest) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
-    for_each_index(ctx, sources, |index| {
-        let selected = selected(ctx, index, request)?;
-        for value in label_values(index, name, selected.as_ref(), request.limit, &|| ctx.check())? {
+    for_each_index(ctx, sources, request, |index, selected| {
+        for value in label_values(index, name, selected, request.limit, &|| ctx.check())? {
             let bytes = value.len();
             out.add(value, bytes)?;
         }
@@ -106,7 +131,7 @@ pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelReque
     for block in &sources.blocks {
         let index = &block.reader.index;
         let mut list = || -> Result<()> {
-            let selected = selected(ctx, index, request)?.unwrap_or_else(|| index.all());
+            let selected = selected_of_block(ctx, block, request)?.unwrap_or_else(|| index.all());
             for (n, ordinal) in selected.iter().enumerate() {
                 add(n, index.labels(ordinal)?)?;
             }

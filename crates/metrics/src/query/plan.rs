@@ -3,7 +3,7 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use trilith_index::{Bitmap, select};
 use trilith_model::{Error, ErrorKind, Labels, LabelsRef, Matcher, Result, TimeRange};
@@ -12,6 +12,7 @@ use trilith_query::{QueryContext, Reservation};
 use super::{Sources, skip_damaged};
 use crate::head::HeadSeriesRef;
 use crate::order;
+use crate::tombstones::covers;
 
 /// A series and its parts, as (source, ordinal in the source), sources ascending.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Plan {
     /// See [`trilith_query::SelectHints::newest_only`].
     pub(crate) newest_only: bool,
     pub(crate) series: Vec<PlannedSeries>,
+    /// When samples of a part are deleted, by (source, ordinal); ascending. Nearly always empty.
+    pub(crate) dead: HashMap<(u32, u32), Vec<TimeRange>>,
     _memory: Reservation,
 }
 
@@ -57,12 +60,16 @@ pub(crate) fn plan(
                 }
                 packed.clear();
                 index.labels_into(ordinal, &mut packed)?;
-                found.add(
-                    LabelsRef::from_packed_trusted(&packed),
-                    |l| l.to_owned(),
-                    n as u32,
-                    ordinal,
-                )?;
+                let labels = LabelsRef::from_packed_trusted(&packed);
+                let dead = block.mask.as_ref().map_or_else(Vec::new, |m| m.dead(labels));
+                if !dead.is_empty() {
+                    if covers(&dead, block.reader.span_of(ordinal), range) {
+                        continue;
+                    }
+                    found.memory.grow(size_of_val(dead.as_slice()) + 64)?;
+                    found.dead.insert((n as u32, ordinal), dead);
+                }
+                found.add(labels, |l| l.to_owned(), n as u32, ordinal)?;
             }
             Ok(())
         };
@@ -84,7 +91,12 @@ pub(crate) fn plan(
             Ok(())
         })?;
     }
-    let Found { mut series, memory, .. } = found;
+    let Found {
+        mut series,
+        memory,
+        dead,
+        ..
+    } = found;
     let by_labels = |a: &PlannedSeries, b: &PlannedSeries| order::compare(a.labels.as_ref(), b.labels.as_ref());
     match ranks {
         Some(ranks) => series.sort_unstable_by(|a, b| {
@@ -103,6 +115,7 @@ pub(crate) fn plan(
         range,
         newest_only,
         series,
+        dead,
         _memory: memory,
     })
 }
@@ -113,6 +126,7 @@ struct Found<'a> {
     distinct: bool,
     table: HashTable<(u64, u32)>,
     series: Vec<PlannedSeries>,
+    dead: HashMap<(u32, u32), Vec<TimeRange>>,
     memory: Reservation,
     hasher: foldhash::fast::RandomState,
 }
@@ -124,6 +138,7 @@ impl<'a> Found<'a> {
             distinct,
             table: HashTable::new(),
             series: Vec::new(),
+            dead: HashMap::new(),
             memory: ctx.memory.reserve(0)?,
             hasher: foldhash::fast::RandomState::default(),
         })

@@ -1,5 +1,6 @@
 //! The store over a real log in a folder and an object store in memory.
 
+mod deletes;
 mod histograms;
 mod limits;
 mod model;
