@@ -107,7 +107,9 @@ impl Evaluator {
             } else {
                 0
             };
-            hints.newest_only = frame.at_ms.len() == 1 && matches!(cell, Cell::Newest | Cell::NewestTime);
+            // Smoothing looks at two samples, and without buckets the one before tells of resets.
+            let one = frame.edges == Edges::Plain && frame.buckets && !matches!(cell, Cell::Window { .. });
+            hints.newest_only = frame.at_ms.len() == 1 && one;
             let request = self.request(matchers, &frame, hints);
             let turns = Arc::new(Mutex::new(Turns {
                 next: 0,

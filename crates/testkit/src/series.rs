@@ -164,7 +164,14 @@ impl SeriesSource for MemorySeries {
                         labels: labels.clone(),
                         ..Found::default()
                     };
-                    for (ts, (value, start)) in samples.range(request.start_ms..=request.end_ms) {
+                    let range = samples.range(request.start_ms..=request.end_ms);
+                    // Whoever hints what it does not mean is found out.
+                    let skipped = if request.hints.newest_only {
+                        range.clone().count().saturating_sub(1)
+                    } else {
+                        0
+                    };
+                    for (ts, (value, start)) in range.skip(skipped) {
                         f.times.push(*ts);
                         f.values.push(value.clone());
                         f.starts.push(*start);
