@@ -6,7 +6,7 @@ use trilith_model::{Error, Result, task};
 use trilith_query::SelectHints;
 use trilith_query::series::Grouping;
 use trilith_query::vector::rank::{count_values, group_quantile, limit_k, limit_ratio, select_k};
-use trilith_query::vector::{Accumulator, AggregateOp, Block, Element, Grid, Remark, Remarks};
+use trilith_query::vector::{Accumulator, AggregateOp, Block, Element, Grid, Remark, Remarks, Top};
 
 use crate::ast::{Aggregate, Aggregation, Expr, ExprKind, Span};
 use crate::calls::labels::label_name;
@@ -35,30 +35,32 @@ impl Evaluator {
             }
             let values = self.scalar(param, grid).await?;
             let range = ParamRange::of(&values);
-            let block = self.vector(&a.expr, grid).await?;
+            let ungrouped = a.grouping.as_ref().is_none_or(|g| g.by && g.labels.is_empty());
             match a.op {
                 Aggregation::TopK | Aggregation::BottomK => {
                     let largest = a.op == Aggregation::TopK;
-                    let Some(k) = range.counts(&values)? else {
-                        return Ok(Block::empty(grid.steps));
+                    let k = range.counts(&values)?;
+                    let (block, ignored) = if ungrouped {
+                        let sink = Sink::Top(Top::new(&ctx, k, largest)?);
+                        match self.pipeline(&a.expr, grid, sink, SelectHints::default()).await? {
+                            Sink::Top(top) => task::compute(move || top.finish(&ctx)).await??,
+                            _ => return Err(Error::internal("the sink changed its kind")),
+                        }
+                    } else {
+                        let block = self.vector(&a.expr, grid).await?;
+                        task::compute(move || select_k(&ctx, block, grouping, &k, largest)).await??
                     };
-                    let ranked = task::compute(move || select_k(&ctx, block, grouping, &k, largest));
-                    let (block, ignored) = ranked.await??;
                     if ignored {
                         self.ignored(at, if largest { "topk" } else { "bottomk" });
                     }
                     Ok(block)
                 }
                 Aggregation::LimitK => {
-                    let Some(k) = range.counts(&values)? else {
-                        return Ok(Block::empty(grid.steps));
-                    };
+                    let k = range.counts(&values)?;
+                    let block = self.vector(&a.expr, grid).await?;
                     task::compute(move || limit_k(&ctx, block, grouping, &k)).await?
                 }
                 Aggregation::LimitRatio => {
-                    if range.max == 0.0 && range.min == 0.0 {
-                        return Ok(Block::empty(grid.steps));
-                    }
                     if range.has_nan {
                         return Err(execution("Ratio value is NaN"));
                     }
@@ -73,6 +75,7 @@ impl Evaluator {
                             );
                         }
                     }
+                    let block = self.vector(&a.expr, grid).await?;
                     let ratios: Vec<f64> = values.iter().map(|r| r.clamp(-1.0, 1.0)).collect();
                     task::compute(move || limit_ratio(&ctx, block, &ratios)).await?
                 }
@@ -86,6 +89,7 @@ impl Evaluator {
                             format_args!("quantile value should be between 0 and 1, got {}", format_g(v)),
                         );
                     }
+                    let block = self.vector(&a.expr, grid).await?;
                     let quantiles = task::compute(move || group_quantile(&ctx, &block, grouping, &values));
                     let (block, ignored) = quantiles.await??;
                     if ignored {
@@ -122,7 +126,7 @@ impl Evaluator {
                     group_remarks(&self.notes, expr.unwrapped().span, aggregate_name(op), remarks);
                     Ok(block)
                 }
-                Sink::Collect(_) => Err(Error::internal("the sink changed its kind")),
+                _ => Err(Error::internal("the sink changed its kind")),
             }
         }
         .boxed()
@@ -175,12 +179,12 @@ impl ParamRange {
         }
     }
 
-    /// The numbers of elements that `values` ask for; `None` when they ask for nothing at any step.
-    fn counts(&self, values: &[f64]) -> Result<Option<Vec<usize>>> {
+    /// The numbers of elements that `values` ask for. Nothing is refused when nothing is asked for at any step.
+    fn counts(&self, values: &[f64]) -> Result<Vec<usize>> {
         /// Largest f64 below 2⁶³; from there on a number is out of range.
         const TOO_LARGE: f64 = 9_223_372_036_854_774_784.0;
         if self.max < 1.0 {
-            return Ok(None);
+            return Ok(vec![0; values.len()]);
         }
         if self.has_nan {
             return Err(execution("Parameter value is NaN"));
@@ -198,7 +202,7 @@ impl ParamRange {
             )));
         }
         let count = |k: &f64| usize::try_from(*k as i64).unwrap_or(0);
-        Ok(Some(values.iter().map(count).collect()))
+        Ok(values.iter().map(count).collect())
     }
 }
 
@@ -229,11 +233,11 @@ mod tests {
     #[test]
     fn counts_of_elements() {
         let counts = |values: &[f64]| ParamRange::of(values).counts(values).map_err(|e| e.to_string());
-        assert_eq!(counts(&[2.9, 0.5, -3.0]), Ok(Some(vec![2, 0, 0])));
-        assert_eq!(counts(&[0.9, -1.0]), Ok(None));
+        assert_eq!(counts(&[2.9, 0.5, -3.0]), Ok(vec![2, 0, 0]));
+        assert_eq!(counts(&[0.9, -1.0]), Ok(vec![0, 0]));
         assert_eq!(
             counts(&[f64::NEG_INFINITY]),
-            Ok(None),
+            Ok(vec![0]),
             "nothing is asked for, so nothing is checked"
         );
         assert!(counts(&[f64::NAN]).is_err_and(|e| e.contains("Parameter value is NaN")));

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use trilith_model::{Error, ErrorKind, Matcher, Result, task};
-use trilith_query::vector::{Accumulator, Block, Grid, Row, is_absent};
+use trilith_query::vector::{Accumulator, Block, Grid, Row, Top, is_absent};
 use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
 use crate::ast::{Aggregation, Binary, Edges, Expr, ExprKind, Selector, Span, ValueType};
@@ -116,6 +116,7 @@ enum Leaf<'a> {
 pub(crate) enum Sink {
     Collect(Block),
     Group(Accumulator),
+    Top(Top),
 }
 
 impl Sink {
@@ -133,6 +134,12 @@ impl Sink {
             Sink::Group(acc) => {
                 for (row, cells) in tile.iter() {
                     acc.add_row(row, cells)?;
+                }
+                Ok(())
+            }
+            Sink::Top(top) => {
+                for (row, cells) in tile.iter() {
+                    top.add_row(row, cells)?;
                 }
                 Ok(())
             }
@@ -253,7 +260,7 @@ impl Evaluator {
                     self.check_weight(&block)?;
                     Ok(block)
                 }
-                Sink::Group(_) => Err(Error::internal("the sink changed its kind")),
+                Sink::Group(_) | Sink::Top(_) => Err(Error::internal("the sink changed its kind")),
             }
         }
         .boxed()

@@ -114,7 +114,7 @@ impl Evaluator {
                 .await?
             {
                 Sink::Collect(block) => Ok(block),
-                Sink::Group(_) => Err(Error::internal("the sink changed its kind")),
+                Sink::Group(_) | Sink::Top(_) => Err(Error::internal("the sink changed its kind")),
             }
         }
         .boxed()

@@ -20,6 +20,7 @@ pub mod rank;
 pub mod rate;
 pub mod remark;
 pub mod sum;
+pub mod top;
 pub mod window;
 
 pub use accumulate::{Accumulator, AggregateOp};
@@ -30,6 +31,7 @@ pub use matching::{Cardinality, MatchError, Matching, NameRemoval, SetOp};
 pub use ops::BinaryOp;
 pub use remark::{Kind, Remark, Remarks};
 pub use sum::KahanSum;
+pub use top::Top;
 
 #[cfg(test)]
 pub(crate) fn test_context() -> crate::QueryContext {

@@ -41,6 +41,7 @@ pub fn ascending(a: f64, b: f64) -> Ordering {
 
 /// Keeps per group and step the `k` largest (or smallest) floats with their labels. Of equal values the first in label
 /// order stay. With a single step the rows come out ranked, group after group. True when histograms were passed over.
+/// [`Top`](super::top::Top) does the same for a single group without having all rows at once.
 ///
 /// # Errors
 /// Cancellation.
@@ -56,8 +57,7 @@ pub fn select_k(
         .enumerate()
         .any(|(step, k)| *k > 0 && has_histogram(&block, step));
     block.drop_histograms();
-    block.sort_by_labels();
-    let order = if largest { descending } else { ascending };
+    let by_value = if largest { descending } else { ascending };
     let (_, groups) = rows_by_group(&block, grouping);
     let steps = block.steps;
     let mut ranked_rows = Vec::new();
@@ -71,12 +71,19 @@ pub fn select_k(
                     .map(|r| (block.values[r * steps + step], *r))
                     .filter(|(v, _)| !is_absent(*v)),
             );
-            present.sort_by(|a, b| order(a.0, b.0));
-            for (_, r) in present.iter().skip(*k) {
-                block.values[r * steps + step] = ABSENT;
+            let labels = |r: usize| &block.rows[r].labels;
+            let order =
+                |a: &(f64, usize), b: &(f64, usize)| by_value(a.0, b.0).then_with(|| labels(a.1).cmp(labels(b.1)));
+            if *k > 0 && *k < present.len() {
+                present.select_nth_unstable_by(*k - 1, order);
             }
             if steps == 1 {
-                ranked_rows.extend(present.iter().take(*k).map(|(_, r)| *r));
+                let kept = present.len().min(*k);
+                present[..kept].sort_by(order);
+                ranked_rows.extend(present[..kept].iter().map(|(_, r)| *r));
+            }
+            for (_, r) in present.iter().skip(*k) {
+                block.values[r * steps + step] = ABSENT;
             }
         }
     }
