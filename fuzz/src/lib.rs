@@ -12,6 +12,7 @@ mod driver;
 mod manifest;
 mod memory;
 mod mutate;
+mod promql;
 mod seeds;
 mod targets;
 

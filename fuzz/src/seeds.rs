@@ -25,6 +25,23 @@ pub fn promql() -> Vec<Vec<u8>> {
     ])
 }
 
+/// Over the series that the evaluation target has.
+pub fn promql_over_data() -> Vec<Vec<u8>> {
+    texts(&[
+        "sum by (job) (rate(c_total[5m] offset 30s)) > bool 0.5 and on (job) g @ end()",
+        "histogram_quantile(0.9, {__name__=~\"h|h_bucket\"}) or histogram_quantiles(h, \"q\", 0, 0.5, 2)",
+        "histogram_fraction(-1, 2, sum without (job) (rate(h[3m:20s]))) + histogram_avg(h) / histogram_stddev(h)",
+        "h + on (job) group_left () h * -2 unless h </ 1.5 or h >/ 0 == h",
+        "increase(c_total[2m] anchored) - on () group_right (job) fill (3) max_over_time(g[1m:10s])",
+        "avg_over_time(h[10m]) or resets(h[5m]) or changes({__name__=~\".+\"}[4m] @ start()) or delta(h[3m] smoothed)",
+        "count_values(\"v\", h) or topk(1, g) or limitk(2, h) or limit_ratio(-0.5, c_total) or quantile(0.3, g)",
+        "label_replace(h, \"job\", \"$1\", \"job\", \"(.)\") or label_join(g, \"x\", \"-\", \"job\", \"le\") or absent(h{job=\"z\"})",
+        "predict_linear(c_total[5m], 60) ^ deriv(g[5m]) % atan2(g, 2) or mad_over_time(g[5m]) or info(c_total)",
+        "sort_by_label_desc(h_bucket, \"le\", \"job\") or double_exponential_smoothing(c_total[5m], 0.5, 0.5)",
+        "stddev_over_time(g[step()+1m]) or quantile_over_time(scalar(g), c_total[max_of(1m, 90s)]) or timestamp(h)",
+    ])
+}
+
 pub fn logql() -> Vec<Vec<u8>> {
     texts(&[
         "{app=\"x\"}",

@@ -57,6 +57,8 @@ targets! {
     traces_any_value: trilith_traces::fuzzing::any_value, seeds::none;
     histogram_operations: trilith_histogram::fuzzing::operations, seeds::none;
     promql_parse: trilith_promql::fuzz_parse, seeds::promql;
+    promql_print: crate::promql::print, seeds::promql;
+    promql_evaluate: crate::promql::evaluate, seeds::promql_over_data;
     logql_parse: trilith_logql::fuzz_parse, seeds::logql;
     traceql_parse: trilith_traceql::fuzz_parse, seeds::traceql;
 }
