@@ -52,6 +52,25 @@ where
     run(SLOTS.get_or_init(|| Semaphore::new(cores())), f).await
 }
 
+/// Items (samples, cells) up to which work is done where it is: some 100 µs, about what handing it over costs.
+const INLINE_ITEMS_MAX: usize = 8192;
+
+/// As `compute`, but done at once when it is small. `items`: how many samples or cells it looks at, roughly.
+///
+/// # Errors
+/// `Internal` when the work panicked.
+pub async fn compute_sized<R, F>(items: usize, f: F) -> Result<R>
+where
+    R: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    if items > INLINE_ITEMS_MAX {
+        return compute(f).await;
+    }
+    // What `f` owns is dropped by the unwinding, and nothing else can see a half-made state.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).map_err(|_| Error::internal("a computation panicked"))
+}
+
 /// As `compute`, for flush, compaction and verification: at most half the cores.
 ///
 /// # Errors

@@ -31,7 +31,10 @@ impl Evaluator {
                 };
                 let label = name.to_owned();
                 let block = self.vector(&a.expr, grid).await?;
-                return task::compute(move || count_values(&ctx, &block, grouping, &label, value_text)).await?;
+                return task::compute_sized(block.values.len(), move || {
+                    count_values(&ctx, &block, grouping, &label, value_text)
+                })
+                .await?;
             }
             let values = self.scalar(param, grid).await?;
             let range = ParamRange::of(&values);
@@ -48,7 +51,8 @@ impl Evaluator {
                         }
                     } else {
                         let block = self.vector(&a.expr, grid).await?;
-                        task::compute(move || select_k(&ctx, block, grouping, &k, largest)).await??
+                        task::compute_sized(block.values.len(), move || select_k(&ctx, block, grouping, &k, largest))
+                            .await??
                     };
                     if ignored {
                         self.ignored(at, if largest { "topk" } else { "bottomk" });
@@ -58,7 +62,7 @@ impl Evaluator {
                 Aggregation::LimitK => {
                     let k = range.counts(&values)?;
                     let block = self.vector(&a.expr, grid).await?;
-                    task::compute(move || limit_k(&ctx, block, grouping, &k)).await?
+                    task::compute_sized(block.values.len(), move || limit_k(&ctx, block, grouping, &k)).await?
                 }
                 Aggregation::LimitRatio => {
                     if range.has_nan {
@@ -77,7 +81,7 @@ impl Evaluator {
                     }
                     let block = self.vector(&a.expr, grid).await?;
                     let ratios: Vec<f64> = values.iter().map(|r| r.clamp(-1.0, 1.0)).collect();
-                    task::compute(move || limit_ratio(&ctx, block, &ratios)).await?
+                    task::compute_sized(block.values.len(), move || limit_ratio(&ctx, block, &ratios)).await?
                 }
                 Aggregation::Quantile => {
                     let nan = range.has_nan.then_some(f64::NAN);

@@ -297,7 +297,7 @@ impl Evaluator {
                 }
             };
             let this = self.clone();
-            task::compute(move || this.finish_block(block, &ops, sink)).await?
+            task::compute_sized(block.values.len(), move || this.finish_block(block, &ops, sink)).await?
         }
         .boxed()
     }
@@ -322,7 +322,7 @@ impl Evaluator {
                 return Err(Error::internal("the sink changed its kind"));
             };
             let this = self.clone();
-            task::compute(move || {
+            task::compute_sized(block.values.len(), move || {
                 distinct_rows(&mut block)?;
                 this.finish_block(block, &ops, sink)
             })

@@ -71,14 +71,16 @@ impl Evaluator {
                             matching: b.matching.clone(),
                             names: self.name_removal(),
                         };
-                        let joined = task::compute(move || join.run(&ctx, &l, &right));
+                        let items = l.values.len() + right.values.len();
+                        let joined = task::compute_sized(items, move || join.run(&ctx, &l, &right));
                         let (block, remarks) = joined.await?.map_err(match_error)?;
                         operator_remarks(&self.notes, at, b.op, remarks);
                         block
                     }
                     Link::Set(s) => {
                         let (op, matching) = (s.op, s.matching.clone());
-                        let result = task::compute(move || set_operation(&ctx, l, right, op, &matching));
+                        let items = l.values.len() + right.values.len();
+                        let result = task::compute_sized(items, move || set_operation(&ctx, l, right, op, &matching));
                         result.await?.map_err(match_error)?
                     }
                 });

@@ -124,11 +124,13 @@ impl Evaluator {
                 let place = batches;
                 batches += 1;
                 async move {
+                    let cells = batch.columns.len() * frame.at_ms.len();
+                    let items = batch.sample_count() + cells;
                     let work = move || {
                         let tile = this.tile(batch, at, &cell, &frame, &ops)?;
                         turns.lock().absorb(&this.ctx, place, tile)
                     };
-                    task::compute(work).await?
+                    task::compute_sized(items, work).await?
                 }
             });
             // In order, so that what waits for its turn is as bounded as what is in flight.
@@ -193,7 +195,8 @@ impl Evaluator {
             evaluator.ctx.samples = None;
             let block = evaluator.vector(&s.expr, inner).await?;
             let ctx = evaluator.ctx;
-            let samples = task::compute(move || subquery::samples(&ctx, block, inner)).await??;
+            let samples =
+                task::compute_sized(block.values.len(), move || subquery::samples(&ctx, block, inner)).await??;
             Ok((samples, frame))
         }
         .boxed()

@@ -146,6 +146,11 @@ async fn answer(ctx: &QueryContext, output: QueryOutput, limit: usize) -> Result
     if cut {
         warnings.push("results truncated due to limit".into());
     }
-    let body = task::compute(move || success(&warnings, &infos, |out| push_value(out, &value))).await?;
+    let items = match &value {
+        QueryValue::Matrix(m) => m.iter().map(|s| s.points.len() + s.histograms.len() * 16 + 4).sum(),
+        QueryValue::Vector(v) => v.len() * 4,
+        QueryValue::Scalar { .. } | QueryValue::String { .. } => 1,
+    };
+    let body = task::compute_sized(items, move || success(&warnings, &infos, |out| push_value(out, &value))).await?;
     Ok(respond(body))
 }

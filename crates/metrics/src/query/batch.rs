@@ -20,7 +20,7 @@ use trilith_histogram::FloatHistogram;
 use trilith_model::{Error, ErrorKind, Result, SampleValue, TimeRange, task};
 use trilith_query::{BatchColumn, QueryContext, QueryStats, Reservation, SeriesBatch, ValueColumn};
 
-use super::plan::{Plan, PlannedSeries};
+use super::plan::{Plan, PlannedRun, PlannedSeries};
 use super::{FAN_OUT, skip_damaged};
 use crate::chunk::TimesMemo;
 use crate::format::page::Page;
@@ -65,8 +65,9 @@ impl Selection {
     }
 
     /// The batch of a run; it may be empty. The reservation covers it until the consumer has it.
-    pub(crate) async fn batch(self: Arc<Self>, run: Range<usize>) -> Result<(SeriesBatch, Reservation)> {
+    pub(crate) async fn batch(self: Arc<Self>, run: PlannedRun) -> Result<(SeriesBatch, Reservation)> {
         self.ctx.check()?;
+        let PlannedRun { series: run, samples } = run;
         let parts: Vec<(Option<BlockPart>, Reservation)> = futures::stream::iter(self.wanted(&run))
             .map(|(source, ordinals)| self.clone().read_block(source, ordinals))
             .buffered(FAN_OUT)
@@ -74,7 +75,7 @@ impl Selection {
             .await?;
         let mut memory = self.ctx.memory.reserve(0)?;
         let this = self.clone();
-        task::compute(move || {
+        task::compute_sized(samples as usize, move || {
             // The pages' reservations end with the pages.
             let (parts, _held): (Vec<Option<BlockPart>>, Vec<Reservation>) = parts.into_iter().unzip();
             let parts: Vec<BlockPart> = parts.into_iter().flatten().collect();
@@ -133,7 +134,9 @@ impl Selection {
         let stored = reader.fetch_pages(&wanted).await?;
         self.count_bytes(&stored);
         let (this, ordinals) = (self.clone(), ordinals.to_vec());
-        let (pages, needed) = task::compute(move || this.open_pages(source, &wanted, &stored, &ordinals)).await??;
+        let items = raw_items(wanted.iter().map(|&i| reader.page(i).extent.raw_len));
+        let (pages, needed) =
+            task::compute_sized(items, move || this.open_pages(source, &wanted, &stored, &ordinals)).await??;
 
         let mut times = HashMap::new();
         let mut missing = Vec::new();
@@ -150,7 +153,8 @@ impl Selection {
         let stored = reader.fetch_times(&missing).await?;
         self.count_bytes(&stored);
         let this = self.clone();
-        let opened = task::compute(move || this.open_times(source, &missing, &stored)).await??;
+        let items = raw_items(missing.iter().map(|&i| reader.times_entry(i).extent.raw_len));
+        let opened = task::compute_sized(items, move || this.open_times(source, &missing, &stored)).await??;
         times.extend(opened);
         Ok(BlockPart { source, pages, times })
     }
@@ -269,6 +273,11 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+/// Decompression as work, in samples: as much as eight bytes each.
+fn raw_items(raw_lens: impl Iterator<Item = u32>) -> usize {
+    raw_lens.map(|n| n as usize / 8).sum()
 }
 
 /// A run of one series in one block.

@@ -21,6 +21,13 @@ pub(crate) struct PlannedSeries {
     pub(crate) parts: SmallVec<[(u32, u32); 2]>,
 }
 
+/// Neighbouring series of a plan that are read together, and about how many samples that means.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedRun {
+    pub(crate) series: std::ops::Range<usize>,
+    pub(crate) samples: u64,
+}
+
 /// What `select` will read, in the order of series inside blocks.
 pub(crate) struct Plan {
     pub(crate) sources: Sources,
@@ -195,7 +202,7 @@ pub(crate) fn too_many_series(max: u64) -> Error {
 
 impl Plan {
     /// Splits the series into runs of bounded size.
-    pub(crate) fn runs(self: &Arc<Self>) -> Vec<std::ops::Range<usize>> {
+    pub(crate) fn runs(self: &Arc<Self>) -> Vec<PlannedRun> {
         const SERIES_MAX: usize = 1024;
         const SAMPLES_TARGET: u64 = 256 << 10;
         let span = |min: i64, max: i64| (i128::from(max) - i128::from(min)).max(0) as f64 + 1.0;
@@ -220,13 +227,19 @@ impl Plan {
         for (i, s) in self.series.iter().enumerate() {
             let n = estimate(s);
             if i > from && (i - from >= SERIES_MAX || samples + n > SAMPLES_TARGET) {
-                runs.push(from..i);
+                runs.push(PlannedRun {
+                    series: from..i,
+                    samples,
+                });
                 (from, samples) = (i, 0);
             }
             samples += n;
         }
         if from < self.series.len() {
-            runs.push(from..self.series.len());
+            runs.push(PlannedRun {
+                series: from..self.series.len(),
+                samples,
+            });
         }
         runs
     }

@@ -46,7 +46,7 @@ impl Evaluator {
         }
         let block = self.vector(v, grid).await?;
         let (ctx, about) = (self.ctx.clone(), self.about(v, grid));
-        task::compute(move || {
+        task::compute_sized(block.values.len(), move || {
             let input = Input::new(&ctx, &about, &block)?;
             let Some(label) = label else {
                 return input.each(&Variants::one(), |h, step| {
@@ -76,7 +76,7 @@ impl Evaluator {
     ) -> Result<Block> {
         let block = self.vector(v, grid).await?;
         let (ctx, about) = (self.ctx.clone(), self.about(v, grid));
-        task::compute(move || {
+        task::compute_sized(block.values.len(), move || {
             let input = Input::new(&ctx, &about, &block)?;
             input.each(&Variants::one(), |h, step| match h {
                 Histogram::Classic { buckets, .. } => bucket_fraction(lower[step], upper[step], buckets),

@@ -86,13 +86,13 @@ impl Evaluator {
                     let block = self.vector(v, grid).await?;
                     let strings = literals(rest)?;
                     let ctx = self.ctx.clone();
-                    task::compute(move || labels::replace(&ctx, block, &strings)).await?
+                    task::compute_sized(block.values.len(), move || labels::replace(&ctx, block, &strings)).await?
                 }
                 (Function::LabelJoin, [v, rest @ ..]) => {
                     let block = self.vector(v, grid).await?;
                     let strings = literals(rest)?;
                     let ctx = self.ctx.clone();
-                    task::compute(move || labels::join(&ctx, block, &strings)).await?
+                    task::compute_sized(block.values.len(), move || labels::join(&ctx, block, &strings)).await?
                 }
                 (Function::HistogramQuantile, [phi, v]) => {
                     let phi = self.quantile_argument(phi, grid).await?;
