@@ -1,5 +1,5 @@
 //! Runs the shared PromQL scripts: every evaluation as written and, for instant ones, again as a range query around its
-//! time, which must have the same values there.
+//! time, which must have the same values there, and pinned to its time with `@`, which must give the same at any time.
 //!
 //! `PROMQL_SCRIPTS=<regex>` selects evaluations by `file:line: query`.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use trilith_histogram::{Buckets, FloatHistogram, ResetHint};
 use trilith_model::{Labels, Limits, SampleValue, TenantId};
 use trilith_promql::{EvalOptions, QueryOutput, QueryValue, instant, range};
+use trilith_promql_syntax::{At, Expr, ExprKind, SyntaxFeatures, TimeShift, parse};
 use trilith_query::{QueryContext, SeriesSource};
 use trilith_testkit::script::{self, Command, Eval, Expected, Item, Note};
 use trilith_testkit::{MemorySeries, SimClock};
@@ -232,15 +233,94 @@ async fn check_range(store: &Arc<MemorySeries>, e: &Eval, instant: &QueryOutput)
             .collect()
     };
     let (want, got) = (at_t(rows(&instant.value)), at_t(rows(&out.value)));
-    let same = |a: &SampleValue, b: &SampleValue| match (a, b) {
-        (SampleValue::Float(a), SampleValue::Float(b)) => close(*a, *b),
-        (SampleValue::Histogram(a), SampleValue::Histogram(b)) => same_histogram(a, b, None),
-        _ => false,
-    };
-    if want.len() == got.len() && want.iter().zip(&got).all(|(w, g)| w.0 == g.0 && same(w.1, g.1)) {
+    if want.len() == got.len() && want.iter().zip(&got).all(|(w, g)| w.0 == g.0 && same_value(w.1, g.1)) {
         Ok(())
     } else {
         Err(format!("as a range query: expected {want:?}\n      got      {got:?}"))
+    }
+}
+
+/// Functions whose result depends on the time of evaluation.
+const TIME_DEPENDENT: [&str; 14] = [
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "days_in_month",
+    "end",
+    "hour",
+    "minute",
+    "month",
+    "predict_linear",
+    "range",
+    "start",
+    "step",
+    "time",
+    "year",
+];
+
+/// Gives every selector and outermost subquery without `@` one. False when the result would depend on the time anyway.
+fn pin(e: &mut Expr, time_ms: i64) -> bool {
+    let at = |shift: &mut TimeShift| {
+        shift.at.get_or_insert(At::Time(time_ms));
+        true
+    };
+    match &mut e.kind {
+        ExprKind::Number(_) | ExprKind::String(_) => true,
+        ExprKind::Selector(s) => at(&mut s.shift),
+        ExprKind::Range(r) => at(&mut r.selector.shift),
+        ExprKind::Subquery(s) => at(&mut s.shift),
+        ExprKind::Call(c) => {
+            let direct = matches!(c.args.first().map(|a| &a.unwrapped().kind), Some(ExprKind::Selector(_)));
+            let depends = TIME_DEPENDENT.contains(&c.function.name) || (c.function.name == "timestamp" && !direct);
+            // The second argument of `info` is no selector of its own.
+            let args = if c.function.name == "info" { 1 } else { c.args.len() };
+            !depends && c.args.iter_mut().take(args).all(|arg| pin(arg, time_ms))
+        }
+        ExprKind::Aggregate(a) => a.param.as_mut().is_none_or(|p| pin(p, time_ms)) && pin(&mut a.expr, time_ms),
+        ExprKind::Binary(b) => pin(&mut b.lhs, time_ms) && pin(&mut b.rhs, time_ms),
+        ExprKind::Unary(u) => pin(&mut u.expr, time_ms),
+        ExprKind::Paren(inner) => pin(inner, time_ms),
+    }
+}
+
+/// The same expression pinned to the time of an instant evaluation, at other times.
+async fn check_pinned(store: &Arc<MemorySeries>, e: &Eval, instant: &QueryOutput) -> Result<(), String> {
+    if e.step_ms > 0 || !matches!(instant.value, QueryValue::Vector(_) | QueryValue::Scalar { .. }) {
+        return Ok(());
+    }
+    let t = e.start_ms;
+    let mut tree = parse(&e.query, &SyntaxFeatures::default()).map_err(|err| err.to_string())?;
+    if !pin(&mut tree, t) {
+        return Ok(());
+    }
+    let query = tree.to_string();
+    let values = |out: &QueryOutput| -> BTreeMap<Labels, SampleValue> {
+        let first = |(l, p): (Labels, Points)| Some((l, p.into_values().next()?));
+        rows(&out.value).into_iter().filter_map(first).collect()
+    };
+    let want = values(instant);
+    let others = if t == 0 {
+        [-1000, 0, 1000].to_vec()
+    } else {
+        vec![-10 * t, 0, t / 5, t, 10 * t]
+    };
+    for at in others {
+        let out = run(store, &query, (at, at, 0))
+            .await
+            .map_err(|err| format!("{query} at {at}: {err}"))?;
+        let got = values(&out);
+        if want.len() != got.len() || !want.iter().zip(&got).all(|(w, g)| w.0 == g.0 && same_value(w.1, g.1)) {
+            return Err(format!("{query} at {at}: expected {want:?}\n      got      {got:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn same_value(a: &SampleValue, b: &SampleValue) -> bool {
+    match (a, b) {
+        (SampleValue::Float(a), SampleValue::Float(b)) => close(*a, *b),
+        (SampleValue::Histogram(a), SampleValue::Histogram(b)) => same_histogram(a, b, None),
+        _ => false,
     }
 }
 
@@ -252,13 +332,13 @@ async fn evaluate(store: &Arc<MemorySeries>, e: &Eval) -> Result<(), String> {
         (None, Err(err)) => Err(err.to_string()),
         (None, Ok(out)) => {
             check(e, &out)?;
-            check_range(store, e, &out).await
+            check_range(store, e, &out).await?;
+            check_pinned(store, e, &out).await
         }
     }
 }
 
 #[tokio::test]
-#[ignore = "the language is being completed; run with --ignored"]
 async fn shared_scripts() {
     let scripts = scripts();
     if scripts.is_empty() {

@@ -179,6 +179,8 @@ pub(crate) fn evaluate(
             }
             values => values,
         };
+        // A series of histograms can be a lot of work.
+        ctx.check()?;
         let stripped;
         let values = match values {
             ColumnValues::Mixed(values) if !frame.buckets => {
