@@ -3,10 +3,11 @@
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use trilith_model::{Error, Result, task};
+use trilith_promql_syntax::Text;
 use trilith_query::SelectHints;
 use trilith_query::series::Grouping;
 use trilith_query::vector::rank::{count_values, group_quantile, limit_k, limit_ratio, select_k};
-use trilith_query::vector::{Accumulator, AggregateOp, Block, Element, Grid, Remark, Remarks, Top};
+use trilith_query::vector::{Accumulator, AggregateOp, Block, Element, Grid, Remark, Remarks, Top, TopOrder};
 
 use crate::ast::{Aggregate, Aggregation, Expr, ExprKind, Span};
 use crate::calls::labels::label_name;
@@ -43,12 +44,9 @@ impl Evaluator {
                 Aggregation::TopK | Aggregation::BottomK => {
                     let largest = a.op == Aggregation::TopK;
                     let k = range.counts(&values)?;
+                    let order = if largest { TopOrder::Largest } else { TopOrder::Smallest };
                     let (block, ignored) = if ungrouped {
-                        let sink = Sink::Top(Top::new(&ctx, k, largest)?);
-                        match self.pipeline(&a.expr, grid, sink, SelectHints::default()).await? {
-                            Sink::Top(top) => task::compute(move || top.finish(&ctx)).await??,
-                            _ => return Err(Error::internal("the sink changed its kind")),
-                        }
+                        self.first(&a.expr, k, order, grid).await?
                     } else {
                         let block = self.vector(&a.expr, grid).await?;
                         task::compute_sized(block.values.len(), move || select_k(&ctx, block, grouping, &k, largest))
@@ -61,6 +59,9 @@ impl Evaluator {
                 }
                 Aggregation::LimitK => {
                     let k = range.counts(&values)?;
+                    if ungrouped {
+                        return Ok(self.first(&a.expr, k, TopOrder::Labels, grid).await?.0);
+                    }
                     let block = self.vector(&a.expr, grid).await?;
                     task::compute_sized(block.values.len(), move || limit_k(&ctx, block, grouping, &k)).await?
                 }
@@ -105,6 +106,25 @@ impl Evaluator {
                     Err(Error::internal("an aggregation without a number as parameter"))
                 }
             }
+        }
+        .boxed()
+    }
+
+    /// The first `k` elements of all per step. True when histograms were passed over.
+    fn first<'a>(
+        &'a self,
+        expr: &'a Expr,
+        k: Vec<usize>,
+        order: TopOrder,
+        grid: Grid,
+    ) -> BoxFuture<'a, Result<(Block, bool)>> {
+        async move {
+            let sink = Sink::Top(Top::new(&self.ctx, k, order)?);
+            let Sink::Top(top) = self.pipeline(expr, grid, sink, SelectHints::default()).await? else {
+                return Err(Error::internal("the sink changed its kind"));
+            };
+            let ctx = self.ctx.clone();
+            task::compute(move || top.finish(&ctx)).await?
         }
         .boxed()
     }
@@ -154,7 +174,8 @@ fn group_remarks(notes: &Notes, of: Span, aggregation: &str, remarks: Remarks) {
                 of,
                 format_args!(
                     "vector contains a mix of histograms with exponential and custom buckets schemas for metric name \
-                     {metric:?}"
+                     {}",
+                    Text::from(metric.as_str())
                 ),
             ),
             Remark::ConflictingResets => notes.warn(of, "conflicting counter resets during histogram aggregation"),

@@ -2,7 +2,9 @@
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use trilith_model::{Error, Result, task};
+
+use trilith_model::{Error, Label, Labels, Result, task};
+use trilith_promql_syntax::Text;
 use trilith_query::vector::matching::set_operation;
 use trilith_query::vector::{BinaryOp, Block, Grid, Join, MatchError, Remark, Remarks};
 
@@ -133,7 +135,7 @@ fn match_error(e: MatchError) -> Error {
             second,
         } => {
             // In the order of their texts, so that the message does not depend on the order of the store.
-            let (mut first, mut second) = (first.to_string(), second.to_string());
+            let (group, mut first, mut second) = (shown(&group), shown(&first), shown(&second));
             if first > second {
                 std::mem::swap(&mut first, &mut second);
             }
@@ -148,5 +150,33 @@ fn match_error(e: MatchError) -> Error {
         MatchError::NotUnique => execution("multiple matches for labels: grouping labels must ensure unique matches"),
         MatchError::SameLabels => same_labelset(),
         MatchError::Other(e) => e,
+    }
+}
+
+/// A label set as Prometheus shows it: names that are not plain stand in quotes.
+fn shown(labels: &Labels) -> String {
+    let plain = |name: &str| {
+        !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|c| c == b'_' || c.is_ascii_alphanumeric())
+    };
+    let label = |l: Label<'_>| {
+        let value = Text::from(l.value);
+        if plain(l.name) {
+            format!("{}={value}", l.name)
+        } else {
+            format!("{}={value}", Text::from(l.name))
+        }
+    };
+    let all: Vec<String> = labels.iter().map(label).collect();
+    format!("{{{}}}", all.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_sets_in_errors() {
+        let labels = Labels::from_pairs([("__name__", "m"), ("a", "x\"\n"), ("b.c", "\u{200b}")]);
+        assert_eq!(shown(&labels), r#"{__name__="m", a="x\"\n", "b.c"="\u200b"}"#);
     }
 }

@@ -31,7 +31,7 @@ pub use matching::{Cardinality, MatchError, Matching, NameRemoval, SetOp};
 pub use ops::BinaryOp;
 pub use remark::{Kind, Remark, Remarks};
 pub use sum::KahanSum;
-pub use top::Top;
+pub use top::{Top, TopOrder};
 
 #[cfg(test)]
 pub(crate) fn test_context() -> crate::QueryContext {

@@ -1,23 +1,35 @@
-//! The largest or smallest elements of a vector, found while rows stream by: memory is for what is kept.
+//! The first elements of a vector in some order, found while rows stream by: memory is for what is kept.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
+use trilith_histogram::FloatHistogram;
 use trilith_model::{Labels, Result};
 
 use super::block::{Block, Row, is_absent};
 use crate::context::{QueryContext, Reservation};
 
-/// Keeps per step the `k` largest (or smallest) floats of all rows. NaN is kept last; of equal values those first in label
-/// order are. Rows come in any order.
+/// Which elements come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopOrder {
+    /// Of floats, NaN last; equal ones by their labels.
+    Largest,
+    /// Likewise.
+    Smallest,
+    /// Of both kinds, by their labels.
+    Labels,
+}
+
+/// Keeps per step the first `k` elements of all rows. Rows come in any order.
 #[derive(Debug)]
 pub struct Top {
     /// Per step.
     k: Vec<usize>,
-    largest: bool,
+    order: TopOrder,
     heaps: Vec<BinaryHeap<Entry>>,
-    /// Rows that were kept at some step once; floats only.
+    /// Rows that were kept at some step once, without their values.
     rows: Vec<Row>,
     memory: Reservation,
     ignored: bool,
@@ -26,8 +38,10 @@ pub struct Top {
 /// The greatest entry of a heap is the first to give way.
 #[derive(Debug)]
 struct Entry {
-    /// The value; negated where the smallest are kept.
+    /// Larger ones come first: the value, negated where the smallest are kept, or 0 where values do not count.
     key: f64,
+    value: f64,
+    histogram: Option<Arc<FloatHistogram>>,
     labels: Labels,
     row: usize,
 }
@@ -60,14 +74,14 @@ impl Top {
     ///
     /// # Errors
     /// `Execution` when the memory budget is exceeded.
-    pub fn new(ctx: &QueryContext, k: Vec<usize>, largest: bool) -> Result<Self> {
+    pub fn new(ctx: &QueryContext, k: Vec<usize>, order: TopOrder) -> Result<Self> {
         Ok(Top {
             memory: ctx.memory.reserve(k.len() * size_of::<BinaryHeap<Entry>>())?,
             heaps: k.iter().map(|_| BinaryHeap::new()).collect(),
             rows: Vec::new(),
             ignored: false,
             k,
-            largest,
+            order,
         })
     }
 
@@ -76,17 +90,25 @@ impl Top {
     /// # Errors
     /// `Execution` when the memory budget is exceeded.
     pub fn add_row(&mut self, row: &Row, cells: &[f64]) -> Result<()> {
-        if let Some(histograms) = &row.histograms {
-            self.ignored |= histograms.iter().zip(&self.k).any(|(h, k)| h.is_some() && *k > 0);
+        let histograms = row.histograms.as_ref();
+        let counted = histograms.filter(|_| self.order == TopOrder::Labels);
+        if counted.is_none() {
+            let asked = |(h, k): (&Option<_>, &usize)| h.is_some() && *k > 0;
+            self.ignored |= histograms.is_some_and(|h| h.iter().zip(&self.k).any(asked));
         }
         let mut kept = None;
         // Equal values are common, and the same row is often the last one at many steps: (that row, this one is first).
         let mut tie: Option<(usize, bool)> = None;
-        for ((v, k), heap) in cells.iter().zip(&self.k).zip(&mut self.heaps) {
-            if *k == 0 || is_absent(*v) {
+        for (step, ((v, k), heap)) in cells.iter().zip(&self.k).zip(&mut self.heaps).enumerate() {
+            let histogram = counted.and_then(|h| h[step].as_ref());
+            if *k == 0 || (is_absent(*v) && histogram.is_none()) {
                 continue;
             }
-            let key = if self.largest { *v } else { -*v };
+            let key = match self.order {
+                TopOrder::Largest => *v,
+                TopOrder::Smallest => -*v,
+                TopOrder::Labels => 0.0,
+            };
             let full = heap.len() >= *k;
             if let Some(last) = heap.peek().filter(|_| full) {
                 if key < last.key {
@@ -102,6 +124,8 @@ impl Top {
             }
             let entry = Entry {
                 key,
+                value: *v,
+                histogram: histogram.cloned(),
                 labels: row.labels.clone(),
                 row: kept.unwrap_or(self.rows.len()),
             };
@@ -135,7 +159,7 @@ impl Top {
         let mut places: HashMap<usize, usize> = HashMap::new();
         let mut heads: Vec<Row> = Vec::new();
         let mut rows = self.rows;
-        let mut cells: Vec<(usize, usize, f64)> = Vec::new();
+        let mut cells: Vec<(usize, usize, Entry)> = Vec::new();
         for (step, heap) in self.heaps.into_iter().enumerate() {
             ctx.check()?;
             for entry in heap.into_sorted_vec() {
@@ -143,12 +167,15 @@ impl Top {
                     heads.push(std::mem::replace(&mut rows[entry.row], Row::new(Labels::empty())));
                     heads.len() - 1
                 });
-                cells.push((place, step, if self.largest { entry.key } else { -entry.key }));
+                cells.push((place, step, entry));
             }
         }
         let mut out = Block::absent(ctx, heads, steps)?;
-        for (row, step, v) in cells {
-            out.row_mut(row)[step] = v;
+        for (row, step, entry) in cells {
+            out.row_mut(row)[step] = entry.value;
+            if let Some(histogram) = entry.histogram {
+                out.rows[row].set_histogram(step, steps, histogram);
+            }
         }
         Ok((out, self.ignored))
     }
@@ -159,7 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::block::ABSENT;
-    use super::super::rank::select_k;
+    use super::super::rank::{limit_k, select_k};
     use super::super::test_context;
     use super::*;
 
@@ -172,7 +199,7 @@ mod tests {
                 0..12
             ),
             k in prop::collection::vec(0usize..5, 3),
-            largest in any::<bool>(),
+            order in prop_oneof![Just(TopOrder::Largest), Just(TopOrder::Smallest), Just(TopOrder::Labels)],
             steps in prop_oneof![Just(1usize), Just(3)],
         ) {
             let ctx = test_context();
@@ -185,7 +212,7 @@ mod tests {
             for (i, v) in values.iter().enumerate() {
                 whole.row_mut(i).copy_from_slice(&v[..steps]);
             }
-            let mut top = Top::new(&ctx, k.clone(), largest).unwrap();
+            let mut top = Top::new(&ctx, k.clone(), order).unwrap();
             for (row, cells) in whole.iter() {
                 top.add_row(row, cells).unwrap();
             }
@@ -200,7 +227,10 @@ mod tests {
                 out
             };
             let (streamed, _) = top.finish(&ctx).unwrap();
-            let (selected, _) = select_k(&ctx, whole, None, &k, largest).unwrap();
+            let selected = match order {
+                TopOrder::Labels => limit_k(&ctx, whole, None, &k).unwrap(),
+                _ => select_k(&ctx, whole, None, &k, order == TopOrder::Largest).unwrap().0,
+            };
             prop_assert_eq!(show(&streamed), show(&selected));
         }
     }
