@@ -1,17 +1,23 @@
 //! How fast pushes decode, on one core: `cargo bench -p trilith-ingest`.
 //!
 //! Requests have the shape that senders give them: 500 series of 10 labels with one sample each and the same with
-//! 10, lines of 200 bytes in 5 streams, spans with 12 attributes and 2 events.
+//! 10, as many counters of OTLP and 100 of its histograms, lines of 200 bytes in 5 streams, spans with 12 attributes and
+//! 2 events.
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use trilith_ingest::otlp_metrics::{DeltaTotals, Export};
 use trilith_ingest::{PushHeaders, decode_loki_push, decode_otlp_traces, decode_remote_write};
-use trilith_model::Limits;
-use trilith_proto::otlp::{collector::trace::v1::ExportTraceServiceRequest, common::v1 as pc, trace::v1 as pt};
+use trilith_model::{Limits, SystemClock, TenantId};
+use trilith_proto::otlp::collector::metrics::v1::ExportMetricsServiceRequest;
+use trilith_proto::otlp::collector::trace::v1::ExportTraceServiceRequest;
+use trilith_proto::otlp::resource::v1::Resource;
+use trilith_proto::otlp::{common::v1 as pc, metrics::v1 as pm, trace::v1 as pt};
 use trilith_proto::prometheus::v2;
 use trilith_proto::{logproto, prometheus as prom};
 
@@ -162,6 +168,96 @@ fn push_json() -> Bytes {
     serde_json::json!({"streams": streams}).to_string().into()
 }
 
+/// 500 counters of 20 metrics, 10 labels each with the name and two of the resource.
+fn counters() -> ExportMetricsServiceRequest {
+    let point = |i: usize| pm::NumberDataPoint {
+        start_time_unix_nano: 1_700_000_000_000_000_000,
+        time_unix_nano: 1_700_000_060_000_000_000,
+        value: Some(pm::number_data_point::Value::AsInt(i as i64)),
+        attributes: point_attributes(i),
+        ..Default::default()
+    };
+    let metric = |m: usize| pm::Metric {
+        name: format!("container.network.receive.{m}"),
+        unit: "By".into(),
+        data: Some(pm::metric::Data::Sum(pm::Sum {
+            data_points: (0..25).map(|i| point(m * 25 + i)).collect(),
+            aggregation_temporality: 2,
+            is_monotonic: true,
+        })),
+        ..Default::default()
+    };
+    metrics((0..20).map(metric).collect())
+}
+
+/// 100 histograms of 15 bounds: 1800 samples.
+fn histograms() -> ExportMetricsServiceRequest {
+    let point = |i: usize| pm::HistogramDataPoint {
+        time_unix_nano: 1_700_000_060_000_000_000,
+        count: 160,
+        sum: Some(99.5),
+        bucket_counts: vec![10; 16],
+        explicit_bounds: (0..15).map(|b| 0.005 * f64::from(1 << b)).collect(),
+        attributes: point_attributes(i),
+        ..Default::default()
+    };
+    metrics(vec![pm::Metric {
+        name: "http.server.request.duration".into(),
+        unit: "s".into(),
+        data: Some(pm::metric::Data::Histogram(pm::Histogram {
+            data_points: (0..100).map(point).collect(),
+            aggregation_temporality: 2,
+        })),
+        ..Default::default()
+    }])
+}
+
+fn text_attribute(key: &str, value: String) -> pc::KeyValue {
+    pc::KeyValue {
+        key: key.into(),
+        value: Some(pc::AnyValue {
+            value: Some(pc::any_value::Value::StringValue(value)),
+        }),
+        ..Default::default()
+    }
+}
+
+fn point_attributes(i: usize) -> Vec<pc::KeyValue> {
+    vec![
+        text_attribute("cluster", "production-eu-west-1".into()),
+        text_attribute("container.name", "checkout".into()),
+        text_attribute("endpoint", "https-metrics".into()),
+        text_attribute("interface", format!("eth{}", i % 4)),
+        text_attribute("k8s.namespace.name", "shop".into()),
+        text_attribute(
+            "k8s.node.name",
+            format!("ip-10-0-{}-{}.eu-west-1.compute.internal", i % 7, i % 250),
+        ),
+        text_attribute("k8s.pod.name", format!("checkout-7d9c5b6f4d-{i:05}")),
+    ]
+}
+
+fn metrics(metrics: Vec<pm::Metric>) -> ExportMetricsServiceRequest {
+    let attributes = [
+        ("service.name", "checkout"),
+        ("service.instance.id", "10.0.1.7:9100"),
+        ("host.name", "h"),
+    ];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![pm::ResourceMetrics {
+            resource: Some(Resource {
+                attributes: attributes.map(|(k, v)| text_attribute(k, v.into())).into(),
+                ..Default::default()
+            }),
+            scope_metrics: vec![pm::ScopeMetrics {
+                metrics,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+    }
+}
+
 fn spans() -> ExportTraceServiceRequest {
     let attribute = |key: &str, value| pc::KeyValue {
         key: key.into(),
@@ -230,6 +326,23 @@ fn main() {
     measure("loki json", "lines", 5000, &push_json(), |body| {
         black_box(decode_loki_push(body, &headers("application/json"), &limits)).expect("a valid request");
     });
+    let totals = DeltaTotals::new(Arc::new(SystemClock));
+    let translate = |export: Export| export.translate(&TenantId::anonymous(), &limits, &totals);
+    for (name, samples, request) in [
+        ("otlp metrics, counters", 500, counters()),
+        ("otlp metrics, histograms", 1800, histograms()),
+    ] {
+        let body = Bytes::from(request.encode_to_vec());
+        measure(name, "samples", samples, &body, |body| {
+            let export = Export::read(body, &headers("application/x-protobuf"), &limits);
+            black_box(translate(export.expect("readable"))).expect("a valid request");
+        });
+        let json = Bytes::from(serde_json::to_vec(&request).expect("serialisable"));
+        measure(&format!("{name}, json"), "samples", samples, &json, |body| {
+            let export = Export::read(body, &headers("application/json"), &limits);
+            black_box(translate(export.expect("readable"))).expect("a valid request");
+        });
+    }
     let raw = Bytes::from(spans().encode_to_vec());
     let decode = |body| decode_otlp_traces(body, &headers("application/x-protobuf"), &limits);
     measure("otlp protobuf", "spans", 1000, &raw, |body| {

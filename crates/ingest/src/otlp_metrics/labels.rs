@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use trilith_codec::put_str;
 use trilith_model::{Limits, MetricType, OtlpMetrics, Result};
 
-use super::names::{label_name, unit_name};
+use super::names::{is_plain_label, label_name, unit_name};
 use super::{Failed, Refused, values};
 use crate::rejections::quoted;
 use crate::wire::Fields;
@@ -116,6 +116,9 @@ impl<'a> LabelMaker<'a> {
     }
 
     fn name(&mut self, name: &'a str) -> std::result::Result<Text<'a>, Refused> {
+        if is_plain_label(name) {
+            return Ok(Text::AsSent(name));
+        }
         if let Some(made) = self.names.get(name) {
             return Ok(Text::Made(made.clone()));
         }
@@ -218,8 +221,8 @@ impl<'a> LabelMaker<'a> {
             if kind != MetricType::Unknown {
                 self.parts.push(set("__type__", Text::AsSent(kind.as_str())));
             }
-            // Upstream runs the unit through its translation twice: for the metadata, and for the label.
-            let unit = unit_name(unit, self.settings.strategy.escapes());
+            // Upstream runs the unit through its translation twice: for the metadata, and that for the label.
+            let unit = unit_name(&unit_name(unit, true), self.settings.strategy.escapes());
             if !unit.is_empty() {
                 self.parts.push(set("__unit__", Text::Made(unit.into())));
             }

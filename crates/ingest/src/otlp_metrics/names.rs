@@ -268,11 +268,11 @@ pub fn label_name<'a>(settings: &OtlpMetrics, name: &'a str) -> Result<Cow<'a, s
     Ok(Cow::Owned(out))
 }
 
-/// Whether a name is its own translation under all settings, as most are: letters and digits, single underscores
+/// Whether a name is its own translation under all settings, as many are: letters and digits, single underscores
 /// inside.
-fn is_plain_label(name: &str) -> bool {
+pub fn is_plain_label(name: &str) -> bool {
     let bytes = name.as_bytes();
-    bytes[0].is_ascii_alphabetic()
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
         && !name.contains("__")
 }

@@ -282,3 +282,21 @@ fn json_names_every_field() {
     }
     hash("ArrayValue { values: [AnyValue { value: Some(IntValue(1)) }, AnyValue { value: None }] }");
 }
+
+/// Written by another JSON writer.
+#[test]
+fn json_of_other_writers() {
+    let request = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [
+        {"name": "a", "unit": "s", "sum": {"aggregationTemporality": 1, "isMonotonic": true, "dataPoints": [{
+            "startTimeUnixNano": "3", "timeUnixNano": "18446744073709551615", "asInt": "-5", "attributes": [attribute("k", "v")],
+            "exemplars": [{"timeUnixNano": "1", "asDouble": 2.5, "traceId": "0102030405060708090a0b0c0d0e0f10"}]}]}},
+        {"name": "b", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [{"timeUnixNano": "2", "count": "3",
+            "scale": -1, "positive": {"offset": -6, "bucketCounts": ["3"]}}]}},
+        {"name": "c", "summary": {"dataPoints": [{"timeUnixNano": "2", "quantileValues": [{"quantile": 0.5, "value": 6}]}]}}]}]}]});
+    let read = |text: &[u8]| {
+        let bytes = json::to_protobuf(text).expect("readable");
+        ExportMetricsServiceRequest::decode(&*bytes).expect("a message")
+    };
+    let message = read(request.to_string().as_bytes());
+    assert_eq!(read(&serde_json::to_vec(&message).expect("serialisable")), message);
+}

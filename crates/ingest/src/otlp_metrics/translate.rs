@@ -2,26 +2,28 @@
 //!
 //! Fields of a message may come in any order, so a message is walked twice where later fields decide about earlier ones.
 
+mod histogram;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use trilith_histogram::{FloatHistogram, ResetHint};
 use trilith_model::{
-    DeltaTemporality, HistogramSample, LabelsBuilder, Limits, MetricBatch, MetricMetadata, MetricType, OtlpMetrics,
-    Rejection, Result, STALE_NAN_BITS, Sample,
+    DeltaTemporality, LabelsBuilder, Limits, MetricBatch, MetricMetadata, MetricType, OtlpMetrics, Rejection, Result,
+    STALE_NAN_BITS, Sample,
 };
 
 use super::delta::Totals;
 use super::exemplars::exemplar;
 use super::labels::{Added, Attribute, IDENTIFYING, LabelMaker};
 use super::names::{NameKind, go_quoted, metric_name, unit_name};
-use super::points::{self, Buffers, Exponential, Histogram, Times, to_ms};
+use super::points::{self, Buffers, Times, to_ms};
 use super::series::{SeriesIdx, SeriesTable};
 use super::values::{key_value, plain_number};
-use super::{Failed, Refused, histograms};
+use super::{Failed, Refused};
 use crate::rejections::{Rejections, quoted};
 use crate::wire::Fields;
+use histogram::BoundTexts;
 
 /// Distance of the points of `target_info`: half of the time that a query looks back, so that it finds one everywhere.
 const TARGET_INFO_EVERY_NS: i64 = 150 * 1_000_000_000;
@@ -156,6 +158,8 @@ pub fn translate<'a>(
         buffers: Buffers::default(),
         builder: LabelsBuilder::new(),
         deltas,
+        bounds: BoundTexts::default(),
+        buckets: Vec::new(),
         exemplars_dropped: 0,
         span: Span::default(),
     };
@@ -181,6 +185,9 @@ struct Translator<'a> {
     buffers: Buffers<'a>,
     builder: LabelsBuilder,
     deltas: Option<(MutexGuard<'a, Totals>, Duration)>,
+    bounds: BoundTexts,
+    /// The series of the histogram point at hand, by bucket.
+    buckets: Vec<SeriesIdx>,
     exemplars_dropped: u64,
     /// Of the points of the resource at hand.
     span: Span,
@@ -483,182 +490,6 @@ impl<'a> Translator<'a> {
             }
         }
         Ok(())
-    }
-
-    fn histogram(
-        &mut self,
-        metric: &Metric<'_>,
-        added: &Added<'a>,
-        point: Fields<'a>,
-    ) -> std::result::Result<(), Failed> {
-        let mut point = points::histogram(point, &mut self.buffers)?;
-        self.tidy_bounds()?;
-        let native = self.settings.histograms_to_nhcb;
-        let extra = (!native).then_some("le");
-        self.labels
-            .point(&self.buffers.attributes, added, extra, metric.kind, metric.unit)?;
-        let mut start_ms = point.times.start_ms();
-        if let Some((totals, now)) = &mut self.deltas
-            && metric.delta
-        {
-            let packed = self.labels.series_without(&metric.family, "le");
-            if point.times.is_stale() {
-                totals.forget(packed);
-            } else {
-                let (counts, bounds) = (&self.buffers.counts, &self.buffers.bounds);
-                let (total, start_ns) = totals.classic(self.settings, *now, packed, &point, counts, bounds)?;
-                start_ms = to_ms(start_ns);
-                (point.count, point.sum) = (total.count, total.sum);
-                self.buffers.counts.clone_from(&total.counts);
-            }
-        }
-        if native {
-            let (counts, bounds) = (&self.buffers.counts, &self.buffers.bounds);
-            let histogram = match point.times.is_stale() {
-                true => None,
-                false => Some(histograms::custom(
-                    counts,
-                    bounds,
-                    point.count,
-                    point.sum,
-                    self.hint(metric),
-                )?),
-            };
-            return self.native(metric, point.times, start_ms, histogram);
-        }
-        self.classic(metric, &point, start_ms)
-    }
-
-    /// A last bound of +∞ is the overflow bucket by another name; anything else must ascend.
-    fn tidy_bounds(&mut self) -> std::result::Result<(), Refused> {
-        let (bounds, counts) = (&mut self.buffers.bounds, &mut self.buffers.counts);
-        if bounds.last() == Some(&f64::INFINITY) {
-            if counts.len() == bounds.len() + 1 {
-                let beyond = counts.pop().unwrap_or(0);
-                if let Some(last) = counts.last_mut() {
-                    *last = last.saturating_add(beyond);
-                }
-            }
-            bounds.pop();
-        }
-        let ascending = bounds.windows(2).all(|w| w[0] < w[1]);
-        let finite = bounds.iter().all(|b| b.is_finite());
-        if !ascending || !finite {
-            let what = if finite { "not strictly ascending" } else { "not finite" };
-            return Err(Refused::new(
-                "histogram_invalid",
-                format!("histogram bounds are {what}"),
-            ));
-        }
-        Ok(())
-    }
-
-    /// The series of a classic histogram.
-    fn classic(&mut self, metric: &Metric<'_>, point: &Histogram, start_ms: i64) -> std::result::Result<(), Failed> {
-        self.span.include(point.times);
-        let ts_ms = point.times.ts_ms();
-        let stale = point.times.is_stale();
-        let sample = |value: f64| Sample {
-            ts_ms,
-            value: if stale { f64::from_bits(STALE_NAN_BITS) } else { value },
-        };
-        if let Some(sum) = point.sum {
-            let series = self.table.series(self.labels.series_without(&metric.sum, "le"))?;
-            self.table.sample(series, sample(sum), start_ms);
-        }
-        let series = self.table.series(self.labels.series_without(&metric.count, "le"))?;
-        self.table.sample(series, sample(point.count as f64), start_ms);
-        let mut buckets = Vec::with_capacity(self.buffers.bounds.len() + 1);
-        let mut below = 0u64;
-        for (bound, count) in self.buffers.bounds.iter().zip(&self.buffers.counts) {
-            below = below.saturating_add(*count);
-            let le = plain_number(*bound);
-            let series = self
-                .table
-                .series(self.labels.series(&metric.bucket, Some(("le", &le))))?;
-            self.table.sample(series, sample(below as f64), start_ms);
-            buckets.push(series);
-        }
-        let series = self
-            .table
-            .series(self.labels.series(&metric.bucket, Some(("le", "+Inf"))))?;
-        self.table.sample(series, sample(point.count as f64), start_ms);
-        buckets.push(series);
-        let bounds = std::mem::take(&mut self.buffers.bounds);
-        let bucket = |value: f64| {
-            // NaN is below no bound.
-            let at = bounds.partition_point(|b| value.is_nan() || *b < value);
-            buckets[at.min(buckets.len() - 1)]
-        };
-        self.exemplars(ts_ms, bucket)?;
-        self.buffers.bounds = bounds;
-        Ok(())
-    }
-
-    fn hint(&self, metric: &Metric<'_>) -> ResetHint {
-        // Points that are stored as they came do not count from a common start.
-        if metric.delta && self.settings.delta == DeltaTemporality::Store {
-            ResetHint::Gauge
-        } else {
-            ResetHint::Unknown
-        }
-    }
-
-    fn exponential(
-        &mut self,
-        metric: &Metric<'_>,
-        added: &Added<'a>,
-        point: Fields<'a>,
-    ) -> std::result::Result<(), Failed> {
-        let point: Exponential = points::exponential(point, &mut self.buffers)?;
-        self.labels
-            .point(&self.buffers.attributes, added, None, metric.kind, metric.unit)?;
-        let mut start_ms = point.times.start_ms();
-        if point.times.is_stale() {
-            if let Some((totals, _)) = &mut self.deltas {
-                totals.forget(self.labels.series(&metric.family, None));
-            }
-            return self.native(metric, point.times, start_ms, None);
-        }
-        let (positive, negative) = (&self.buffers.counts, &self.buffers.negative);
-        let mut histogram = histograms::native(&point, positive, negative, self.hint(metric))?;
-        if let Some((totals, now)) = &mut self.deltas
-            && metric.delta
-        {
-            let packed = self.labels.series(&metric.family, None);
-            let start_ns;
-            (histogram, start_ns) = totals.native(self.settings, *now, packed, point.times, histogram)?;
-            start_ms = to_ms(start_ns);
-        }
-        self.native(metric, point.times, start_ms, Some(histogram))
-    }
-
-    /// A native histogram, or the end of one.
-    fn native(
-        &mut self,
-        metric: &Metric<'_>,
-        times: Times,
-        start_ms: i64,
-        histogram: Option<FloatHistogram>,
-    ) -> std::result::Result<(), Failed> {
-        self.span.include(times);
-        let series = self.table.series(self.labels.series(&metric.family, None))?;
-        let ts_ms = times.ts_ms();
-        match histogram {
-            Some(histogram) => self.table.histogram(
-                series,
-                HistogramSample {
-                    ts_ms,
-                    start_ms,
-                    histogram: histogram.into(),
-                },
-            ),
-            None => {
-                let value = f64::from_bits(STALE_NAN_BITS);
-                self.table.sample(series, Sample { ts_ms, value }, start_ms);
-            }
-        }
-        Ok(self.exemplars(ts_ms, |_| series)?)
     }
 
     fn summary(
