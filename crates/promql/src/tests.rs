@@ -8,6 +8,7 @@ use trilith_testkit::{MemorySeries, SimClock};
 
 use super::*;
 
+mod histograms;
 mod language;
 mod operators;
 mod oracle;
