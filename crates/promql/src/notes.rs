@@ -86,9 +86,9 @@ impl Notes {
         keep(&mut self.kept.lock().warnings, at, text.to_string(), 0, None);
     }
 
-    /// A warning that tells how often it was made.
-    pub(crate) fn warn_counted(&self, at: Span, text: impl std::fmt::Display) {
-        keep(&mut self.kept.lock().warnings, at, text.to_string(), 1, None);
+    /// A warning that tells how often it was made, this time so many times.
+    pub(crate) fn warn_counted(&self, at: Span, text: impl std::fmt::Display, times: u64) {
+        keep(&mut self.kept.lock().warnings, at, text.to_string(), times, None);
     }
 
     pub(crate) fn info(&self, at: Span, text: impl std::fmt::Display) {
@@ -242,8 +242,8 @@ mod tests {
             n.warn(Span::default(), i);
         }
         let (warnings, infos) = n.take();
-        n.warn_counted(Span::default(), "o");
-        n.warn_counted(Span { start: 3, end: 4 }, "o");
+        n.warn_counted(Span::default(), "o", 1);
+        n.warn_counted(Span { start: 3, end: 4 }, "o", 1);
         assert_eq!(n.take().0, ["PromQL warning: o (2 occurrences) (1:1)"]);
         assert_eq!(warnings.len(), 11);
         assert_eq!(warnings[10], "3 more warning annotations omitted");

@@ -1,5 +1,6 @@
 //! Notes about the samples of a range, in upstream's words.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use trilith_model::Labels;
@@ -43,6 +44,8 @@ impl Remarks {
         SeriesRemarks {
             all: self,
             name: metric_name(labels),
+            said: Cell::default(),
+            overlaps: Cell::default(),
         }
     }
 
@@ -102,73 +105,124 @@ impl Remarks {
     }
 }
 
-/// Notes about one series.
-#[derive(Clone, Copy)]
+/// Notes about one series. Windows overlap and often say the same, so it is passed on once.
 pub(crate) struct SeriesRemarks<'a> {
     all: &'a Remarks,
     name: &'a str,
+    said: Cell<u32>,
+    /// Windows with overlapping start times; passed on at the end.
+    overlaps: Cell<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum Said {
+    Mixed,
+    Ignored,
+    NotACounter,
+    NotAGauge,
+    MixedSchemas,
+    /// One per operation, as are those of conflicts.
+    Reconciled,
+    Conflict = 8,
 }
 
 impl SeriesRemarks<'_> {
-    fn warn(&self, text: impl std::fmt::Display) {
-        self.all.notes.warn(self.all.at, text);
+    /// Whether this is to be said, as it was not before.
+    fn is_new(&self, said: Said, operation: Option<Operation>) -> bool {
+        let bit = 1 << (said as u32 + operation.map_or(0, |o| o as u32));
+        let before = self.said.replace(self.said.get() | bit);
+        before & bit == 0
     }
 
-    fn info(&self, text: impl std::fmt::Display) {
-        self.all.notes.info(self.all.at, text);
+    fn warn(&self, said: Said, text: impl std::fmt::Display) {
+        if self.is_new(said, None) {
+            self.all.notes.warn(self.all.at, text);
+        }
     }
 
     /// A window of floats and histograms, which the function cannot combine.
     pub(super) fn mixed(&self) {
         let name = self.name;
-        self.warn(format_args!(
-            "encountered a mix of histograms and floats for metric name {name:?}"
-        ));
+        self.warn(
+            Said::Mixed,
+            format_args!("encountered a mix of histograms and floats for metric name {name:?}"),
+        );
     }
 
     /// A window of both of which the function took the floats.
     pub(super) fn ignored(&self) {
-        let name = self.name;
-        self.info(format_args!(
-            "ignored histograms in a range containing both floats and histograms for metric name {name:?}"
-        ));
+        if self.is_new(Said::Ignored, None) {
+            let name = self.name;
+            self.all.notes.info(
+                self.all.at,
+                format_args!(
+                    "ignored histograms in a range containing both floats and histograms for metric name {name:?}"
+                ),
+            );
+        }
     }
 
     pub(super) fn not_a_counter(&self) {
         let name = self.name;
-        self.warn(format_args!("this native histogram metric is not a counter: {name:?}"));
+        self.warn(
+            Said::NotACounter,
+            format_args!("this native histogram metric is not a counter: {name:?}"),
+        );
     }
 
     pub(super) fn not_a_gauge(&self) {
         let name = self.name;
-        self.warn(format_args!("this native histogram metric is not a gauge: {name:?}"));
+        self.warn(
+            Said::NotAGauge,
+            format_args!("this native histogram metric is not a gauge: {name:?}"),
+        );
     }
 
     pub(super) fn mixed_schemas(&self) {
         let name = self.name;
-        self.warn(format_args!(
-            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {name:?}"
-        ));
+        self.warn(
+            Said::MixedSchemas,
+            format_args!(
+                "vector contains a mix of histograms with exponential and custom buckets schemas for metric name \
+                 {name:?}"
+            ),
+        );
     }
 
     pub(super) fn reconciled(&self, operation: Operation) {
-        let operation = operation.as_str();
-        self.info(format_args!(
-            "mismatched custom buckets were reconciled during {operation}"
-        ));
+        if self.is_new(Said::Reconciled, Some(operation)) {
+            let operation = operation.as_str();
+            self.all.notes.info(
+                self.all.at,
+                format_args!("mismatched custom buckets were reconciled during {operation}"),
+            );
+        }
     }
 
     pub(super) fn conflicting_resets(&self, operation: Operation) {
-        let operation = operation.as_str();
-        self.warn(format_args!("conflicting counter resets during histogram {operation}"));
+        if self.is_new(Said::Conflict, Some(operation)) {
+            let operation = operation.as_str();
+            self.all.notes.warn(
+                self.all.at,
+                format_args!("conflicting counter resets during histogram {operation}"),
+            );
+        }
     }
 
     /// Once per window.
     pub(super) fn overlapping_starts(&self) {
-        let name = self.name;
-        self.all.notes.warn_counted(
-            self.all.at,
-            format_args!("sample has start time that overlaps with previous sample timestamp for metric {name:?}"),
-        );
+        self.overlaps.set(self.overlaps.get() + 1);
+    }
+}
+
+impl Drop for SeriesRemarks<'_> {
+    fn drop(&mut self) {
+        let overlaps = self.overlaps.get();
+        if overlaps > 0 {
+            let name = self.name;
+            let text =
+                format_args!("sample has start time that overlaps with previous sample timestamp for metric {name:?}");
+            self.all.notes.warn_counted(self.all.at, text, overlaps);
+        }
     }
 }
