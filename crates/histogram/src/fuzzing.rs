@@ -111,7 +111,7 @@ pub fn operations(bytes: &[u8]) {
         scaled.compact();
     }
     a.detect_reset(&b);
-    assert!(a.same(&a));
+    assert!(a.same(&a) || a.validate().is_err());
     let mut sum = a.clone();
     if sum.add(&b).is_ok() && a.validate().is_ok() && b.validate().is_ok() {
         assert!(sum.validate().is_ok());
