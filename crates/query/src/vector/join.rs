@@ -242,12 +242,17 @@ impl Joiner<'_> {
     /// In a one-to-one match, the "many" side may have one element of a key where it has a partner; otherwise one with the
     /// same result.
     fn check_manys(&mut self, pairs: &[Pair], ones: &[usize]) {
-        if pairs.len() < 2 {
+        let one_to_one = self.join.matching.cardinality == Cardinality::OneToOne;
+        let (Some(first), Some(last)) = (pairs.first(), pairs.last()) else {
+            return;
+        };
+        // Rows of results are numbered as they come, key after key.
+        let results = 1 + pairs.iter().map(|p| p.out).max().unwrap_or(last.out) - first.out;
+        if first.many == last.many || (!one_to_one && results == pairs.len()) {
             return;
         }
         let (many, one) = (self.many, self.one);
         let met = |s: usize| ones.iter().any(|o| one.has_value(*o, s));
-        let one_to_one = self.join.matching.cardinality == Cardinality::OneToOne;
         let mut groups: HashMap<usize, Vec<usize>> = HashMap::new();
         for pair in pairs {
             let group = groups.entry(if one_to_one { 0 } else { pair.out }).or_default();
@@ -376,10 +381,9 @@ fn collision(
     at: impl Fn(usize) -> bool,
 ) -> Option<(usize, usize, usize)> {
     (0..block.steps).filter(|s| at(*s)).find_map(|step| {
+        let mut some = rows.clone().filter(|r| block.has_value(*r, step));
+        some.next().and(some.next())?;
         let mut present: Vec<usize> = rows.clone().filter(|r| block.has_value(*r, step)).collect();
-        if present.len() < 2 {
-            return None;
-        }
         present.sort_by(|a, b| block.rows[*a].labels.cmp(&block.rows[*b].labels));
         Some((step, present[0], present[1]))
     })

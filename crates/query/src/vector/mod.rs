@@ -4,8 +4,8 @@
 //! cells, row-major. A cell without a value is [`ABSENT`]; a native histogram stands beside the cells and leaves its cell
 //! absent, so that what knows floats only passes it over. Engines' samples become blocks through window bounds
 //! that are computed once per timestamp vector ([`window`], [`rate`], [`over_time`]); blocks are aggregated
-//! ([`accumulate`], [`rank`]), joined ([`matching`]) and mapped ([`ops`]). Nothing here knows a language's syntax or its
-//! error texts.
+//! ([`accumulate`], [`rank`], [`top`]), joined ([`join`], [`matching`]) and mapped ([`ops`], [`mixed`]). Nothing here knows
+//! a language's syntax or its error texts.
 
 pub mod accumulate;
 pub mod block;
