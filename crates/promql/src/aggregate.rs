@@ -6,12 +6,12 @@ use trilith_model::{Error, Result, task};
 use trilith_promql_syntax::Text;
 use trilith_query::SelectHints;
 use trilith_query::series::Grouping;
-use trilith_query::vector::rank::{count_values, group_quantile, limit_k, limit_ratio, select_k};
+use trilith_query::vector::rank::{count_values, group_quantile, limit_k, select_k};
 use trilith_query::vector::{Accumulator, AggregateOp, Block, Element, Grid, Remark, Remarks, Top, TopOrder};
 
 use crate::ast::{Aggregate, Aggregation, Expr, ExprKind, Span};
 use crate::calls::labels::label_name;
-use crate::element::{larger, smaller};
+use crate::element::{ElementOp, larger, smaller};
 use crate::eval::{Evaluator, Sink, execution};
 use crate::notes::{Notes, format_f, format_g};
 
@@ -65,25 +65,6 @@ impl Evaluator {
                     let block = self.vector(&a.expr, grid).await?;
                     task::compute_sized(block.values.len(), move || limit_k(&ctx, block, grouping, &k)).await?
                 }
-                Aggregation::LimitRatio => {
-                    if range.has_nan {
-                        return Err(execution("Ratio value is NaN"));
-                    }
-                    for (beyond, limit) in [(range.max, 1.0), (range.min, -1.0)] {
-                        if beyond.abs() > 1.0 && (beyond > 0.0) == (limit > 0.0) {
-                            self.notes.warn(
-                                param.span,
-                                format_args!(
-                                    "ratio value should be between -1 and 1, got {}, capping to {limit}",
-                                    format_g(beyond)
-                                ),
-                            );
-                        }
-                    }
-                    let block = self.vector(&a.expr, grid).await?;
-                    let ratios: Vec<f64> = values.iter().map(|r| r.clamp(-1.0, 1.0)).collect();
-                    task::compute_sized(block.values.len(), move || limit_ratio(&ctx, block, &ratios)).await?
-                }
                 Aggregation::Quantile => {
                     let nan = range.has_nan.then_some(f64::NAN);
                     let high = Some(range.max).filter(|v| *v > 1.0);
@@ -102,10 +83,36 @@ impl Evaluator {
                     }
                     Ok(block)
                 }
-                Aggregation::Simple(_) | Aggregation::CountValues => {
+                Aggregation::Simple(_) | Aggregation::CountValues | Aggregation::LimitRatio => {
                     Err(Error::internal("an aggregation without a number as parameter"))
                 }
             }
+        }
+        .boxed()
+    }
+
+    /// `limit_ratio`, which looks at one series at a time.
+    pub(crate) fn ratio_op<'a>(&'a self, a: &'a Aggregate, grid: Grid) -> BoxFuture<'a, Result<ElementOp>> {
+        async move {
+            let param = a.param.as_ref().map(Expr::unwrapped);
+            let param = param.ok_or_else(|| Error::internal("an aggregation lacks its parameter"))?;
+            let values = self.scalar(param, grid).await?;
+            let range = ParamRange::of(&values);
+            if range.has_nan {
+                return Err(execution("Ratio value is NaN"));
+            }
+            for (beyond, limit) in [(range.max, 1.0), (range.min, -1.0)] {
+                if beyond.abs() > 1.0 && (beyond > 0.0) == (limit > 0.0) {
+                    let got = format_g(beyond);
+                    self.notes.warn(
+                        param.span,
+                        format_args!("ratio value should be between -1 and 1, got {got}, capping to {limit}"),
+                    );
+                }
+            }
+            Ok(ElementOp::Ratio {
+                ratios: values.iter().map(|r| r.clamp(-1.0, 1.0)).collect(),
+            })
         }
         .boxed()
     }

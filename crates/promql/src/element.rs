@@ -8,6 +8,7 @@ use trilith_query::QueryContext;
 use trilith_query::vector::matching::NAME_LABELS;
 use trilith_query::vector::mixed;
 use trilith_query::vector::ops::with_scalars;
+use trilith_query::vector::rank::limit_ratio;
 use trilith_query::vector::{ABSENT, BinaryOp, Block, Element, Remarks, is_absent};
 
 use crate::ast::Span;
@@ -38,6 +39,10 @@ pub(crate) enum ElementOp {
     Round {
         to: Arc<[f64]>,
     },
+    /// A part of the label space per step, see `limit_ratio`; ratios within [-1, 1].
+    Ratio {
+        ratios: Arc<[f64]>,
+    },
     /// Every value becomes its evaluation time in seconds.
     Timestamp {
         seconds: Arc<[f64]>,
@@ -49,13 +54,22 @@ impl ElementOp {
     pub(crate) fn drops_name(&self) -> bool {
         match self {
             ElementOp::Scalar { op, return_bool, .. } => *return_bool || op.drops_name(),
+            ElementOp::Ratio { .. } => false,
             _ => true,
         }
+    }
+
+    /// Whether the result depends on the labels, so that a source may leave out none of them.
+    pub(crate) fn needs_labels(&self) -> bool {
+        matches!(self, ElementOp::Ratio { .. })
     }
 
     /// # Errors
     /// `Execution` when new histograms exceed the memory budget.
     pub(crate) fn apply(&self, ctx: &QueryContext, notes: &Notes, tile: &mut Block) -> Result<()> {
+        if let ElementOp::Ratio { ratios } = self {
+            return limit_ratio(ctx, tile, ratios);
+        }
         if self.drops_name() {
             for row in &mut tile.rows {
                 row.drop_name = true;
@@ -80,7 +94,7 @@ impl ElementOp {
     fn apply_floats(&self, notes: &Notes, row: &mut [f64]) {
         match self {
             ElementOp::Map(f) => each(row, |_, v| f(v)),
-            ElementOp::Histogram(_) => {}
+            ElementOp::Histogram(_) | ElementOp::Ratio { .. } => {}
             ElementOp::Calendar(f) => each(row, |_, v| Civil::from_seconds(v).map_or(f64::NAN, f)),
             ElementOp::Neg => each(row, |_, v| -v),
             ElementOp::Scalar { op, at, .. } if op.is_trim() => {
@@ -155,7 +169,8 @@ impl ElementOp {
                         },
                     }
                 }
-                ElementOp::Map(_)
+                ElementOp::Ratio { .. }
+                | ElementOp::Map(_)
                 | ElementOp::Histogram(_)
                 | ElementOp::Calendar(_)
                 | ElementOp::Clamp { .. }

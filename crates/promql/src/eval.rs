@@ -20,7 +20,7 @@ use crate::ast::{Aggregation, Binary, Edges, Expr, ExprKind, Selector, Span, Val
 use crate::element::ElementOp;
 use crate::functions::{Function, RangeFunction, max_of, min_of};
 use crate::invariant;
-use crate::names::distinct_rows;
+use crate::names::{distinct_rows, same_labelset};
 use crate::notes::Notes;
 use crate::operators::Link;
 use crate::tile::{self, Cell, Frame};
@@ -290,6 +290,9 @@ impl Evaluator {
                     if !func.is_empty() {
                         hints.func = func.to_owned();
                     }
+                    if ops.iter().any(ElementOp::needs_labels) {
+                        hints.grouping = None;
+                    }
                     let frame = self.frame(selector.shift, grid, width_ms, edges, selector.buckets);
                     let streamed = !self.may_collide(selector, !cell.keeps_name(), &ops);
                     let run = if streamed { Self::stream } else { Self::collect };
@@ -317,13 +320,19 @@ impl Evaluator {
     ) -> BoxFuture<'a, Result<Sink>> {
         async move {
             let rows = Sink::Collect(Block::empty(grid.steps));
+            let window = matches!(cell, Cell::Window { .. });
             let rows = self.stream(matchers, at, frame, cell, hints, Vec::new(), grid, rows);
             let Sink::Collect(mut block) = rows.await? else {
                 return Err(Error::internal("the sink changed its kind"));
             };
             let this = self.clone();
             task::compute_sized(block.values.len(), move || {
+                let rows = block.rows.len();
                 distinct_rows(&mut block)?;
+                if window && block.rows.len() < rows {
+                    // Functions of windows refuse equal series also when they share no step.
+                    return Err(same_labelset());
+                }
                 this.finish_block(block, &ops, sink)
             })
             .await?
@@ -437,6 +446,10 @@ impl Evaluator {
                         }
                         _ => break Leaf::Block(self.call(*function, args, e.span, grid).await?),
                     },
+                    ExprKind::Aggregate(a) if a.op == Aggregation::LimitRatio => {
+                        ops.push(self.ratio_op(a, grid).await?);
+                        e = &a.expr;
+                    }
                     ExprKind::Aggregate(a) => {
                         let block = match a.op {
                             // Without a detour: these nest deep.

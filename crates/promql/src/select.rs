@@ -154,10 +154,11 @@ impl Evaluator {
             ..Samples::default()
         };
         let mut tile = tile::evaluate(&self.ctx, &samples, cell, frame, &self.remarks(at))?;
+        self.drop_names_now(&mut tile);
         for op in ops {
             op.apply(&self.ctx, &self.notes, &mut tile)?;
+            self.drop_names_now(&mut tile);
         }
-        self.drop_names_now(&mut tile);
         Ok(tile)
     }
 

@@ -357,6 +357,7 @@ fn names_go_at_once() {
         assert_eq!(error(query), same, "{query}");
     }
     assert_eq!(error("abs({__name__=~'m|n'}) + 0"), same);
+    assert_eq!(error("limit_ratio(1, -{__name__=~'m|n'})"), same);
     let ok = |q: &str| immediately(q).unwrap_or_else(|e| panic!("{q}: {e}"));
     assert_eq!(ok("count({__name__=~'m|n'})"), ["{} 7"]);
     assert_eq!(ok("count(abs(n))"), ["{} 3"]);

@@ -130,7 +130,7 @@ pub fn limit_k(ctx: &QueryContext, mut block: Block, grouping: Option<Grouping>,
 ///
 /// # Errors
 /// Cancellation.
-pub fn limit_ratio(ctx: &QueryContext, mut block: Block, ratios: &[f64]) -> Result<Block> {
+pub fn limit_ratio(ctx: &QueryContext, block: &mut Block, ratios: &[f64]) -> Result<()> {
     let mut text = Vec::new();
     for r in 0..block.rows.len() {
         if r % 1024 == 0 {
@@ -149,7 +149,7 @@ pub fn limit_ratio(ctx: &QueryContext, mut block: Block, ratios: &[f64]) -> Resu
         }
     }
     block.drop_empty_rows();
-    Ok(block)
+    Ok(())
 }
 
 /// Where a label set lies in [0, 1]: the XXH64 of `name 0xff value 0xff …`, names ascending, over 2⁶⁴ − 1.
