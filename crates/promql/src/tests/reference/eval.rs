@@ -28,6 +28,8 @@ pub(super) struct Reference<'a> {
     pub data: &'a [Series],
     pub start: i64,
     pub end: i64,
+    /// Names go in every operation rather than at the end.
+    pub names_go_at_once: bool,
 }
 
 const LOOKBACK_MS: i64 = 300_000;
@@ -48,7 +50,11 @@ impl Reference<'_> {
     }
 
     fn eval(&self, expr: &Expr, t: i64) -> Result<Vec<Element>> {
-        let out = self.parts(expr, t)?;
+        let mut out = self.parts(expr, t)?;
+        for e in out.iter_mut().filter(|e| self.names_go_at_once && e.unnamed) {
+            e.labels.remove("__name__");
+            e.unnamed = false;
+        }
         let mut labels: Vec<_> = out.iter().map(|e| &e.labels).collect();
         labels.sort();
         match labels.windows(2).any(|w| w[0] == w[1]) {
