@@ -109,6 +109,7 @@ fn delta() -> Delta {
         add: vec![Arc::new(block)],
         remove: Vec::new(),
         purged: Vec::new(),
+        tombstones: Vec::new(),
     }
 }
 

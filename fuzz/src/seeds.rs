@@ -22,6 +22,9 @@ pub fn promql() -> Vec<Vec<u8>> {
         "-a ^ 2 * on (x) group_left (y) b unless ignoring (z) c or vector(NaN)",
         "label_replace(a, \"b\", \"$1\", \"c\", `(.*)`) and topk(3, {__name__=~\"a.+\"} @ 1.5)",
         "absent_over_time({\"quoted name\"}[1h30m]) == Inf # comment",
+        "a[5m*2:max_of(step(),1s)] @ start() offset -(1h^2) + on(b) group_left(c) fill_left(-1) fill_right(NaN) d",
+        "rate(a{b=\"\\xff\",\"c d\"!~'e|f'}[1w] anchored) </ 0x1F >/ 1_000 atan2 - -start{}",
+        "info(a smoothed, {x=~`.+`}) or label_join(vector(1h30m), 'a', '\\u00fc', \"b\")",
     ])
 }
 
@@ -40,6 +43,13 @@ pub fn promql_over_data() -> Vec<Vec<u8>> {
         "sort_by_label_desc(h_bucket, \"le\", \"job\") or double_exponential_smoothing(c_total[5m], 0.5, 0.5)",
         "stddev_over_time(g[step()+1m]) or quantile_over_time(scalar(g), c_total[max_of(1m, 90s)]) or timestamp(h)",
     ])
+}
+
+/// The first byte chooses the syntax switches.
+pub fn promql_with_switches() -> Vec<Vec<u8>> {
+    let with = |switches: u8, text: Vec<u8>| [vec![switches], text].concat();
+    let all = promql().into_iter().map(|text| with(0, text));
+    all.chain(promql().into_iter().map(|text| with(15, text))).collect()
 }
 
 pub fn logql() -> Vec<Vec<u8>> {

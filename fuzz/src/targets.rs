@@ -59,6 +59,7 @@ targets! {
     promql_parse: trilith_promql::fuzz_parse, seeds::promql;
     promql_print: crate::promql::print, seeds::promql;
     promql_evaluate: crate::promql::evaluate, seeds::promql_over_data;
+    promql_syntax: trilith_promql_syntax::fuzzing::parser, seeds::promql_with_switches;
     logql_parse: trilith_logql::fuzz_parse, seeds::logql;
     traceql_parse: trilith_traceql::fuzz_parse, seeds::traceql;
 }

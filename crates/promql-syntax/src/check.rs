@@ -150,9 +150,11 @@ impl Checker<'_> {
     fn operator(&self, b: &Binary) -> Span {
         let after = self.text.get(b.lhs.span.end as usize..).unwrap_or_default();
         let spaces = after.len() - after.trim_start_matches(is_space).len();
+        let before = self.text.get(..b.rhs.span.start as usize).unwrap_or_default();
         Span {
             start: b.lhs.span.end + spaces as u32,
-            end: b.rhs.span.start,
+            // Upstream's end is the last character rather than what follows it.
+            end: (before.trim_end_matches(is_space).len() as u32).saturating_sub(1),
         }
     }
 

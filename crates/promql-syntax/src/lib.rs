@@ -64,3 +64,44 @@ impl Default for SyntaxFeatures {
         }
     }
 }
+
+/// Entry points for fuzzing: any bytes, which may be refused but do no harm.
+pub mod fuzzing {
+    use super::{SyntaxFeatures, parse, parse_selector, pretty, to_json};
+
+    fn features(first: u8) -> SyntaxFeatures {
+        SyntaxFeatures {
+            experimental_functions: first & 1 == 0,
+            duration_expressions: first & 2 == 0,
+            extended_ranges: first & 4 == 0,
+            fill: first & 8 == 0,
+        }
+    }
+
+    /// Parses with the switches of the first byte.
+    pub fn parser(bytes: &[u8]) {
+        let Some((first, text)) = bytes.split_first() else {
+            return;
+        };
+        let text = String::from_utf8_lossy(text);
+        let _ = parse(&text, &features(*first));
+        let _ = parse_selector(&text);
+    }
+
+    /// # Panics
+    /// When the printed form of what was accepted is refused, or prints differently.
+    pub fn round_trip(bytes: &[u8]) {
+        let all = SyntaxFeatures::default();
+        let Ok(first) = parse(&String::from_utf8_lossy(bytes), &all) else {
+            return;
+        };
+        let _ = to_json(&first);
+        let printed = first.to_string();
+        let second = parse(&printed, &all).unwrap_or_else(|e| panic!("{printed:?} is refused: {e}"));
+        assert_eq!(second.to_string(), printed, "the printed form prints as itself");
+        if let Ok(lines) = pretty(&first) {
+            let third = parse(&lines, &all).unwrap_or_else(|e| panic!("{lines:?} is refused: {e}"));
+            assert_eq!(third.to_string(), printed, "lines mean what one line means");
+        }
+    }
+}

@@ -68,7 +68,7 @@ fn underscores_separate_digits(text: &str) -> bool {
     !last_is_underscore
 }
 
-const UNITS: [(&str, u64); 7] = [
+const UNITS: [(&str, i64); 7] = [
     ("y", 365 * 24 * 3_600_000),
     ("w", 7 * 24 * 3_600_000),
     ("d", 24 * 3_600_000),
@@ -85,29 +85,34 @@ const UNITS: [(&str, u64); 7] = [
 pub(crate) fn duration(text: &str) -> Result<i64, String> {
     let malformed = || format!("not a valid duration string: {}", quote(text.as_bytes()));
     let too_long = || "duration out of range".to_owned();
-    let mut rest = text;
-    let mut units = UNITS.iter();
-    let mut total_ms = 0u64;
+    let (mut rest, mut nanos, mut smaller) = (text, 0i64, &UNITS[..]);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let after = &rest[digits..];
-        let unit = &after[..after.bytes().take_while(u8::is_ascii_alphabetic).count()];
-        let (_, unit_ms) = units.find(|(name, _)| *name == unit).ok_or_else(malformed)?;
-        if digits == 0 {
-            return Err(malformed());
-        }
-        total_ms = rest[..digits]
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(*unit_ms))
-            .and_then(|ms| ms.checked_add(total_ms))
+        let count: i64 = rest[..digits].parse().map_err(|_| malformed())?;
+        rest = &rest[digits..];
+        let (name, after) = rest.split_at(rest.bytes().take_while(|b| !b.is_ascii_digit()).count());
+        rest = after;
+        let Some((_, unit_ms)) = UNITS.iter().find(|(unit, _)| *unit == name) else {
+            return Err(match name {
+                "" => malformed(),
+                _ => format!(
+                    "unknown unit {} in duration {}",
+                    quote(name.as_bytes()),
+                    quote(text.as_bytes())
+                ),
+            });
+        };
+        let place = smaller
+            .iter()
+            .position(|(unit, _)| *unit == name)
+            .ok_or_else(malformed)?;
+        smaller = &smaller[place + 1..];
+        nanos = count
+            .checked_mul(unit_ms * 1_000_000)
+            .and_then(|n| n.checked_add(nanos))
             .ok_or_else(too_long)?;
-        rest = &after[unit.len()..];
     }
-    i64::try_from(total_ms)
-        .ok()
-        .and_then(|ms| ms.checked_mul(1_000_000))
-        .ok_or_else(too_long)
+    Ok(nanos)
 }
 
 /// Seconds of a count of nanoseconds, in two parts, so that whole seconds and fractions are each exact.
@@ -126,7 +131,6 @@ pub(crate) fn format_duration(nanos: i64) -> String {
         return out;
     }
     for (unit, unit_ms) in UNITS {
-        let unit_ms = unit_ms as i64;
         // Years and weeks only when nothing remains: 90d reads better than 12w6d.
         if matches!(unit, "y" | "w") && ms % unit_ms != 0 {
             continue;
@@ -226,10 +230,16 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(ms * 1_000_000), "{text}");
         }
-        for text in ["5m1h", "5m1m", "1.5m", "1e5m", "5"] {
+        for text in ["5m1h", "5m1m", "5", "99999999999999999999s"] {
             assert_eq!(duration(text), Err(format!("not a valid duration string: \"{text}\"")));
         }
-        for text in ["300y", "99999999999999999999s", "999999999999y"] {
+        for (text, unit) in [("1.5m", "."), ("1e5m", "e"), ("5y1hs", "hs"), ("5M", "M")] {
+            assert_eq!(
+                duration(text),
+                Err(format!("unknown unit \"{unit}\" in duration \"{text}\""))
+            );
+        }
+        for text in ["300y", "292y1000w", "999999999999y"] {
             assert_eq!(duration(text), Err("duration out of range".to_owned()), "{text}");
         }
     }

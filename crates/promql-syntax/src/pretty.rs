@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use crate::ast::{Expr, ExprKind};
-use crate::print::{head, operator, suffix};
+use crate::print::{head, is_arithmetic, one_line, operator, suffix};
 
 /// Bytes of a one-line form above which it is broken.
 const WIDTH: usize = 100;
@@ -35,7 +35,7 @@ pub(crate) fn pretty_to_width(expr: &Expr, width: usize) -> Result<String, TooLo
         },
         width,
     };
-    printer.expr(expr, 0).map_err(|_| TooLong)?;
+    printer.expr(expr, 0, false).map_err(|_| TooLong)?;
     Ok(printer.out.text)
 }
 
@@ -81,21 +81,22 @@ impl Printer {
         write!(Count(self.width), "{e}").is_ok()
     }
 
-    fn expr(&mut self, e: &Expr, level: usize) -> fmt::Result {
+    /// `followed`: an arithmetic operator comes next.
+    fn expr(&mut self, e: &Expr, level: usize, followed: bool) -> fmt::Result {
         match &e.kind {
-            ExprKind::Binary(_) => self.chain(e, level),
+            ExprKind::Binary(_) => self.chain(e, level, followed),
             // Upstream does not indent a subquery that fits.
-            ExprKind::Subquery(_) if self.fits(e) => write!(self.out, "{e}"),
+            ExprKind::Subquery(_) if self.fits(e) => write!(self.out, "{}", one_line(e, followed)),
             ExprKind::Subquery(s) => {
-                self.expr(&s.expr, level)?;
-                write!(self.out, "{}", suffix(s))
+                self.expr(&s.expr, level, false)?;
+                write!(self.out, "{}", suffix(s, followed))
             }
             ExprKind::Unary(u) => {
                 self.indent(level)?;
                 self.out.write_char(if u.negative { '-' } else { '+' })?;
                 // The operand is indented as if it stood alone; that space goes.
                 let start = self.out.text.len();
-                self.expr(&u.expr, level)?;
+                self.expr(&u.expr, level, followed)?;
                 let operand = &self.out.text[start..];
                 let spaces = operand.len() - operand.trim_start().len();
                 self.out.text.drain(start..start + spaces);
@@ -105,10 +106,10 @@ impl Printer {
                 self.indent(level)?;
                 writeln!(self.out, "{}(", head(a))?;
                 if let Some(param) = &a.param {
-                    self.expr(param, level + 1)?;
+                    self.expr(param, level + 1, false)?;
                     self.out.write_str(",\n")?;
                 }
-                self.expr(&a.expr, level + 1)?;
+                self.expr(&a.expr, level + 1, false)?;
                 self.close(level)
             }
             ExprKind::Call(c) if !self.fits(e) => {
@@ -116,19 +117,19 @@ impl Printer {
                 writeln!(self.out, "{}(", c.function.name)?;
                 for (i, arg) in c.args.iter().enumerate() {
                     self.out.write_str(if i > 0 { ",\n" } else { "" })?;
-                    self.expr(arg, level + 1)?;
+                    self.expr(arg, level + 1, false)?;
                 }
                 self.close(level)
             }
             ExprKind::Paren(inner) if !self.fits(e) => {
                 self.indent(level)?;
                 self.out.write_str("(\n")?;
-                self.expr(inner, level + 1)?;
+                self.expr(inner, level + 1, false)?;
                 self.close(level)
             }
             _ => {
                 self.indent(level)?;
-                write!(self.out, "{e}")
+                write!(self.out, "{}", one_line(e, followed))
             }
         }
     }
@@ -141,28 +142,33 @@ impl Printer {
 
     /// Operators along the left edge: those that do not fit on one line get a line each, the outermost the least
     /// indented.
-    fn chain(&mut self, outermost: &Expr, level: usize) -> fmt::Result {
+    fn chain(&mut self, outermost: &Expr, level: usize, followed: bool) -> fmt::Result {
         let (mut broken, mut e, mut level) = (Vec::new(), outermost, level);
+        let mut operators = outermost.left_edge().0.len();
         while let ExprKind::Binary(b) = &e.kind
-            && !self.fits(e)
+            // An operator and its operand are four bytes at least: long chains need not be printed to know.
+            && (operators > self.width / 4 || !self.fits(e))
         {
             broken.push(b);
+            operators -= 1;
             level += 1;
             e = &b.lhs;
         }
+        broken.reverse();
+        let next = |i: usize| broken.get(i).map_or(followed, |b| is_arithmetic(b));
         match &e.kind {
             ExprKind::Binary(_) => {
                 self.indent(level)?;
-                write!(self.out, "{e}")?;
+                write!(self.out, "{}", one_line(e, next(0)))?;
             }
-            _ => self.expr(e, level)?,
+            _ => self.expr(e, level, next(0))?,
         }
-        for b in broken.into_iter().rev() {
+        for (i, b) in broken.iter().enumerate() {
             level -= 1;
             self.out.write_char('\n')?;
             self.indent(level)?;
             writeln!(self.out, "{}", operator(b))?;
-            self.expr(&b.rhs, level + 1)?;
+            self.expr(&b.rhs, level + 1, next(i + 1))?;
         }
         Ok(())
     }

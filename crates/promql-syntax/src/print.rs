@@ -17,45 +17,77 @@ use crate::token::{Kind, Operator};
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            ExprKind::Number(n) => n.fmt(f),
-            ExprKind::String(s) => s.fmt(f),
-            ExprKind::Selector(s) => s.fmt(f),
-            ExprKind::Range(r) => r.fmt(f),
-            ExprKind::Subquery(s) => write!(f, "{}{}", s.expr, suffix(s)),
-            ExprKind::Call(c) => {
-                write!(f, "{}(", c.function.name)?;
-                for (i, arg) in c.args.iter().enumerate() {
-                    f.write_str(if i > 0 { ", " } else { "" })?;
-                    arg.fmt(f)?;
-                }
-                f.write_char(')')
-            }
-            ExprKind::Aggregate(a) => {
-                head(a).fmt(f)?;
-                f.write_char('(')?;
-                if let Some(param) = &a.param {
-                    write!(f, "{param}, ")?;
-                }
-                write!(f, "{})", a.expr)
-            }
-            ExprKind::Binary(_) => {
-                let (links, innermost) = self.left_edge();
-                match (&innermost.kind, links.last()) {
-                    (ExprKind::Number(n), Some((b, _))) if n.value == f64::INFINITY && b.op == Operator::Pow => {
-                        f.write_str("Inf")?;
-                    }
-                    _ => innermost.fmt(f)?,
-                }
-                for (binary, _) in links.into_iter().rev() {
-                    write!(f, " {} {}", operator(binary), binary.rhs)?;
-                }
-                Ok(())
-            }
-            ExprKind::Unary(u) => write!(f, "{}{}", if u.negative { '-' } else { '+' }, u.expr),
-            ExprKind::Paren(inner) => write!(f, "({inner})"),
-        }
+        write!(f, "{}", one_line(self, false))
     }
+}
+
+/// `followed`: an arithmetic operator comes next, see [`offset`].
+pub(crate) fn one_line(e: &Expr, followed: bool) -> impl Display {
+    fmt::from_fn(move |f| write_expr(f, e, followed))
+}
+
+fn write_expr(f: &mut Formatter<'_>, e: &Expr, followed: bool) -> fmt::Result {
+    match &e.kind {
+        ExprKind::Number(n) => n.fmt(f),
+        ExprKind::String(s) => s.fmt(f),
+        ExprKind::Selector(s) => write!(
+            f,
+            "{}{}{}{}",
+            bare(s),
+            at(&s.shift),
+            s.edges,
+            offset(&s.shift, followed)
+        ),
+        ExprKind::Range(r) => {
+            let RangeSelector { selector: s, range } = &**r;
+            let offset = offset(&s.shift, followed);
+            write!(f, "{}[{range}]{}{}{offset}", bare(s), s.edges, at(&s.shift))
+        }
+        ExprKind::Subquery(s) => write!(f, "{}{}", s.expr, suffix(s, followed)),
+        ExprKind::Call(c) => {
+            write!(f, "{}(", c.function.name)?;
+            for (i, arg) in c.args.iter().enumerate() {
+                f.write_str(if i > 0 { ", " } else { "" })?;
+                arg.fmt(f)?;
+            }
+            f.write_char(')')
+        }
+        ExprKind::Aggregate(a) => {
+            head(a).fmt(f)?;
+            f.write_char('(')?;
+            if let Some(param) = &a.param {
+                write!(f, "{param}, ")?;
+            }
+            write!(f, "{})", a.expr)
+        }
+        ExprKind::Binary(_) => {
+            let (mut links, innermost) = e.left_edge();
+            links.reverse();
+            match (&innermost.kind, links.first()) {
+                (ExprKind::Number(n), Some((b, _))) if n.value == f64::INFINITY && b.op == Operator::Pow => {
+                    f.write_str("Inf")?;
+                }
+                (_, first) => write_expr(f, innermost, first.is_some_and(|(b, _)| is_arithmetic(b)))?,
+            }
+            for (i, (binary, _)) in links.iter().enumerate() {
+                write!(f, " {} ", operator(binary))?;
+                let next = links.get(i + 1);
+                write_expr(f, &binary.rhs, next.map_or(followed, |(b, _)| is_arithmetic(b)))?;
+            }
+            Ok(())
+        }
+        ExprKind::Unary(u) => {
+            f.write_char(if u.negative { '-' } else { '+' })?;
+            write_expr(f, &u.expr, followed)
+        }
+        ExprKind::Paren(inner) => write!(f, "({inner})"),
+    }
+}
+
+/// Whether duration expressions have the operator too.
+pub(crate) fn is_arithmetic(b: &Binary) -> bool {
+    use Operator as O;
+    matches!(b.op, O::Add | O::Sub | O::Mul | O::Div | O::Mod | O::Pow)
 }
 
 /// The printed form.
@@ -123,42 +155,14 @@ fn bare(s: &Selector) -> impl Display {
     })
 }
 
-impl Display for Selector {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{}{}{}",
-            bare(self),
-            at(&self.shift),
-            self.edges,
-            offset(&self.shift)
-        )
-    }
-}
-
-impl Display for RangeSelector {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let s = &self.selector;
-        write!(
-            f,
-            "{}[{}]{}{}{}",
-            bare(s),
-            self.range,
-            s.edges,
-            at(&s.shift),
-            offset(&s.shift)
-        )
-    }
-}
-
 /// What follows the expression of a subquery.
-pub(crate) fn suffix(s: &Subquery) -> impl Display {
+pub(crate) fn suffix(s: &Subquery, followed: bool) -> impl Display {
     fmt::from_fn(move |f| {
         write!(f, "[{}:", s.range)?;
         if let Some(step) = &s.step {
             step.fmt(f)?;
         }
-        write!(f, "]{}{}", at(&s.shift), offset(&s.shift))
+        write!(f, "]{}{}", at(&s.shift), offset(&s.shift, followed))
     })
 }
 
@@ -182,34 +186,56 @@ fn at(shift: &TimeShift) -> impl Display {
     })
 }
 
-fn offset(shift: &TimeShift) -> impl Display {
+/// Operators behind bare parentheses or two signs belong to the offset. Where an operator follows that does not, a
+/// single sign in front of parentheses keeps it out.
+fn offset(shift: &TimeShift, followed: bool) -> impl Display {
     fmt::from_fn(move |f| match &shift.offset {
         Offset::Fixed(0) => Ok(()),
         Offset::Fixed(nanos) => {
             let sign = if *nanos < 0 { "-" } else { "" };
             write!(f, " offset {sign}{}", length(nanos.saturating_abs()))
         }
-        Offset::Computed(op) if is_whole(op) => write!(f, " offset {op}"),
-        Offset::Computed(op) => write!(f, " offset ({op})"),
+        Offset::Computed(op) => {
+            let (open, close) = match extent(op) {
+                Extent::Closed => ("", ""),
+                Extent::Open if !followed => ("", ""),
+                Extent::Open if op.wrapped => ("+", ""),
+                Extent::Open => ("+(", ")"),
+                Extent::Short if !followed => ("(", ")"),
+                Extent::Short => ("+(", ")"),
+            };
+            write!(f, " offset {open}{op}{close}")
+        }
     })
 }
 
-/// Whether all of it is read as the value of an offset: a literal or a function ends one, so that an operation that
-/// starts with either would be cut off.
-fn is_whole(op: &DurationOp) -> bool {
+/// How much of a printed operation is read as the value of an offset.
+enum Extent {
+    /// All of it, and nothing behind it.
+    Closed,
+    /// All of it, and operators behind it.
+    Open,
+    /// A part: it starts with what ends an offset at once.
+    Short,
+}
+
+fn extent(op: &DurationOp) -> Extent {
     use DurationOperator as D;
-    let starts_with_two_signs = |op: &DurationOp| {
-        op.op == D::Sub && op.lhs.is_none() && matches!(op.rhs.as_deref(), Some(DurationExpr::Op(o)) if is_minus(o))
-    };
     match (op.op, op.lhs.as_deref(), op.rhs.as_deref()) {
-        _ if op.wrapped => true,
-        (D::Step | D::Range | D::MinOf | D::MaxOf, _, _) => true,
-        (D::Sub, None, Some(DurationExpr::Op(rhs))) => rhs.lhs.is_none() || is_function(rhs) || rhs.wrapped,
-        (_, None, Some(DurationExpr::Op(rhs))) => is_whole(rhs),
-        (_, None, _) => true,
-        (_, Some(DurationExpr::Number(..)), _) => false,
-        (_, Some(DurationExpr::Op(lhs)), _) if lhs.lhs.is_some() && !is_function(lhs) => is_whole(lhs),
-        (_, Some(DurationExpr::Op(lhs)), _) => lhs.wrapped || starts_with_two_signs(lhs),
+        _ if op.wrapped => Extent::Open,
+        _ if is_function(op) => Extent::Closed,
+        (_, Some(DurationExpr::Number(..)), _) => Extent::Short,
+        // What comes first decides.
+        (_, Some(DurationExpr::Op(lhs)), _) => match extent(lhs) {
+            Extent::Open => Extent::Open,
+            Extent::Closed | Extent::Short => Extent::Short,
+        },
+        (D::Sub, None, Some(DurationExpr::Op(rhs))) if rhs.wrapped || is_function(rhs) => Extent::Closed,
+        (D::Sub, None, Some(DurationExpr::Op(rhs))) if is_minus(rhs) => Extent::Open,
+        (D::Sub, None, _) => Extent::Short,
+        // A plus sign is not printed.
+        (_, None, Some(DurationExpr::Op(rhs))) => extent(rhs),
+        (_, None, _) => Extent::Closed,
     }
 }
 

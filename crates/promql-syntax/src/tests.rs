@@ -1,1 +1,6 @@
 mod corpus;
+mod errors;
+mod generate;
+mod oracle;
+mod properties;
+mod shape;
