@@ -6,7 +6,7 @@ use trilith_model::Result;
 use trilith_query::vector::is_absent;
 use trilith_query::vector::over_time;
 use trilith_query::vector::quantile::quantile;
-use trilith_query::vector::rate::{Extrapolation, change, extrapolation, has_resets};
+use trilith_query::vector::rate::{Extrapolation, change, extrapolation, resets};
 use trilith_query::vector::window::bounds;
 use trilith_query::{QueryContext, SampleCounts};
 
@@ -128,16 +128,31 @@ pub(super) fn fill(
     };
     let mut pace = Pace::default();
     if let RangeFunction::Rate(kind) = function {
-        let resets = kind.is_counter() && has_resets(values);
+        let lost = if kind.is_counter() { resets(values) } else { Vec::new() };
         let width_seconds = frame.width_ms as f64 / 1000.0;
         for (out, e) in cells.iter_mut().zip(&windows.extrapolations) {
             if let Some(e) = e {
-                let vs = &values[e.from as usize..e.to as usize];
-                if resets {
-                    pace.spend(ctx, vs.len())?;
-                }
-                *out = e.apply(kind, change(vs, kind.is_counter(), resets), vs[0], width_seconds);
+                pace.spend(ctx, lost.len())?;
+                let change = change(values, (e.from, e.to), &lost);
+                *out = e.apply(kind, change, values[e.from as usize], width_seconds);
             }
+        }
+        return Ok(());
+    }
+    let places = match function {
+        RangeFunction::Resets => Some(resets(values)),
+        RangeFunction::Changes => Some(over_time::change_places(values)),
+        _ => None,
+    };
+    if let Some(places) = places {
+        // Found once for all windows; one at the first sample of a window happened before it.
+        for (out, (from, to)) in cells
+            .iter_mut()
+            .zip(&windows.bounds)
+            .filter(|(_, (from, to))| from < to)
+        {
+            let before = |end: u32| places.partition_point(|at| *at < end);
+            *out = (before(*to) - before(from + 1)) as f64;
         }
         return Ok(());
     }

@@ -135,6 +135,13 @@ pub fn changes(vs: &[f64]) -> f64 {
         .count() as f64
 }
 
+/// The places of values that differ from the one before, as [`changes`] counts them.
+pub fn change_places(vs: &[f64]) -> Vec<u32> {
+    let neighbours = vs.windows(2).zip(1u32..);
+    let differ = neighbours.filter(|(w, _)| w[0] != w[1] && !(w[0].is_nan() && w[1].is_nan()));
+    differ.map(|(_, at)| at).collect()
+}
+
 /// Neighbours that decrease.
 pub fn resets(vs: &[f64]) -> f64 {
     vs.windows(2).filter(|w| w[1] < w[0]).count() as f64
@@ -184,6 +191,7 @@ mod tests {
         assert_eq!((min(&[1.0, nan]), max(&[1.0, nan])), (1.0, 1.0));
         assert!(min(&[nan, nan]).is_nan() && max(&[nan]).is_nan());
         assert_eq!(changes(&[1.0, nan, nan, 1.0, 1.0]), 2.0);
+        assert_eq!(change_places(&[1.0, nan, nan, 1.0, 1.0]), [1, 3]);
         assert_eq!(resets(&[3.0, 1.0, 2.0, 1.0]), 2.0);
     }
 

@@ -102,30 +102,37 @@ impl Extrapolation {
     }
 }
 
-/// Last minus first value of a window; for counters what was lost in resets is added back.
-/// `resets`: whether the series has any reset at all, so that most windows need no walk.
-pub fn change(values: &[f64], counter: bool, resets: bool) -> f64 {
-    let mut out = values[values.len() - 1] - values[0];
-    if counter && resets {
-        for w in values.windows(2) {
-            if w[1] < w[0] {
-                out += w[0];
-            }
+/// Last minus first value of the samples `from..to`, at least one; what was lost in resets is added back. `resets`: those
+/// of the series from [`resets`], or none for a gauge.
+pub fn change(values: &[f64], (from, to): (u32, u32), resets: &[u32]) -> f64 {
+    let mut out = values[to as usize - 1] - values[from as usize];
+    if !resets.is_empty() {
+        // A reset at the first sample was lost before the window.
+        let first = resets.partition_point(|at| *at <= from);
+        for at in resets[first..].iter().take_while(|at| **at < to) {
+            out += values[*at as usize - 1];
         }
     }
     out
 }
 
-pub fn has_resets(values: &[f64]) -> bool {
+/// Where a counter decreases: the places of the values after.
+pub fn resets(values: &[f64]) -> Vec<u32> {
+    if !has_resets(values) {
+        return Vec::new();
+    }
+    let decreases = values.windows(2).zip(1u32..).filter(|(w, _)| w[1] < w[0]);
+    decreases.map(|(_, at)| at).collect()
+}
+
+fn has_resets(values: &[f64]) -> bool {
     // In blocks without an early way out, so that many neighbours are compared at once.
     const BLOCK: usize = 64;
     let Some(after) = values.get(1..) else {
         return false;
     };
-    let blocks = values.chunks(BLOCK).zip(after.chunks(BLOCK));
-    blocks
-        .into_iter()
-        .any(|(a, b)| a.iter().zip(b).fold(false, |any, (a, b)| any | (b < a)))
+    let mut blocks = values.chunks(BLOCK).zip(after.chunks(BLOCK));
+    blocks.any(|(a, b)| a.iter().zip(b).fold(false, |any, (a, b)| any | (b < a)))
 }
 
 #[cfg(test)]
@@ -136,7 +143,11 @@ mod tests {
         let e = extrapolation(ts, (0, ts.len() as u32), end, width)?;
         Some(e.apply(
             kind,
-            change(vs, kind.is_counter(), has_resets(vs)),
+            change(
+                vs,
+                (0, vs.len() as u32),
+                &if kind.is_counter() { resets(vs) } else { Vec::new() },
+            ),
             vs[0],
             width as f64 / 1000.0,
         ))
@@ -207,6 +218,18 @@ mod tests {
             }
         }
         assert!(!has_resets(&[1.0, f64::NAN, 0.0]));
+    }
+
+    #[test]
+    fn changes_add_what_was_lost() {
+        let vs = [5.0, 7.0, 1.0, 4.0, 0.0, 3.0];
+        let lost = resets(&vs);
+        assert_eq!(lost, [2, 4]);
+        assert_eq!(change(&vs, (0, 6), &lost), -2.0 + 7.0 + 4.0);
+        assert_eq!(change(&vs, (1, 4), &lost), -3.0 + 7.0);
+        assert_eq!(change(&vs, (2, 4), &lost), 3.0);
+        assert_eq!(change(&vs, (0, 6), &[]), -2.0);
+        assert_eq!(change(&vs, (4, 5), &lost), 0.0);
     }
 
     #[test]
