@@ -41,7 +41,7 @@ pub fn exemplar(fields: Fields<'_>, point_ts_ms: i64, builder: &mut LabelsBuilde
     for &(name, value) in &raw.attributes {
         let value = text(value)?;
         chars += name.chars().count() + value.chars().count();
-        if chars > CHARS_MAX {
+        if chars > CHARS_MAX || raw.has_too_many_attributes() {
             builder.clear();
             break;
         }

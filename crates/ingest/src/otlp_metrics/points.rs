@@ -12,6 +12,13 @@ use crate::wire::{Field, Fields, Varints};
 /// Buckets of one side of a histogram, and bounds: several hundred times what SDKs send.
 pub const BUCKETS_MAX: usize = 1 << 16;
 
+/// Attributes of a point, resource or scope: more than any tenant has labels.
+const ATTRIBUTES_MAX: usize = 1 << 12;
+/// Exemplars of a point that are looked at.
+const EXEMPLARS_MAX: usize = 1 << 10;
+/// Attributes of an exemplar: more have more characters than it may have.
+const EXEMPLAR_ATTRIBUTES_MAX: usize = 128;
+
 /// `DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`
 const NO_RECORDED_VALUE: u32 = 1;
 
@@ -20,6 +27,8 @@ const NO_RECORDED_VALUE: u32 = 1;
 pub struct Buffers<'a> {
     pub attributes: Vec<Attribute<'a>>,
     pub exemplars: Vec<Fields<'a>>,
+    /// Exemplars beyond [`EXEMPLARS_MAX`].
+    pub exemplars_dropped: u64,
     /// Of explicit or positive buckets.
     pub counts: Vec<u64>,
     pub negative: Vec<u64>,
@@ -32,6 +41,7 @@ impl Buffers<'_> {
     fn clear(&mut self) {
         self.attributes.clear();
         self.exemplars.clear();
+        self.exemplars_dropped = 0;
         self.counts.clear();
         self.negative.clear();
         self.bounds.clear();
@@ -111,7 +121,7 @@ pub fn number<'a>(
             2 => times.start_ns = field.fixed64("StartTimeUnixNano")?,
             3 => times.time_ns = field.fixed64("TimeUnixNano")?,
             4 => value = Some(Number::Double(double(&field, "AsDouble")?)),
-            5 => buffers.exemplars.push(field.message("Exemplars", "Exemplar")?),
+            5 => push_exemplar(&field, buffers)?,
             6 => value = Some(Number::Int(field.fixed64("AsInt")? as i64)),
             7 => attribute(&field, buffers)?,
             8 => times.flags = field.u32("Flags")?,
@@ -143,11 +153,11 @@ pub fn histogram<'a>(mut fields: Fields<'a>, buffers: &mut Buffers<'a>) -> std::
             3 => out.times.time_ns = field.fixed64("TimeUnixNano")?,
             4 => out.count = field.fixed64("Count")?,
             5 => out.sum = Some(double(&field, "Sum")?),
-            6 => fixed64s(&field, "BucketCounts", |n| push(&mut buffers.counts, n))?,
+            6 => fixed64s(&field, "BucketCounts", |n| push(&mut buffers.counts, n, BUCKETS_MAX))?,
             7 => fixed64s(&field, "ExplicitBounds", |n| {
-                push(&mut buffers.bounds, f64::from_bits(n))
+                push(&mut buffers.bounds, f64::from_bits(n), BUCKETS_MAX)
             })?,
-            8 => buffers.exemplars.push(field.message("Exemplars", "Exemplar")?),
+            8 => push_exemplar(&field, buffers)?,
             9 => attribute(&field, buffers)?,
             10 => out.times.flags = field.u32("Flags")?,
             _ => {}
@@ -190,7 +200,7 @@ pub fn exponential<'a>(mut fields: Fields<'a>, buffers: &mut Buffers<'a>) -> std
             8 => side(&field, "Positive", &mut out.positive_offset, &mut buffers.counts)?,
             9 => side(&field, "Negative", &mut out.negative_offset, &mut buffers.negative)?,
             10 => out.times.flags = field.u32("Flags")?,
-            11 => buffers.exemplars.push(field.message("Exemplars", "Exemplar")?),
+            11 => push_exemplar(&field, buffers)?,
             14 => out.zero_threshold = double(&field, "ZeroThreshold")?,
             _ => {}
         }
@@ -230,7 +240,7 @@ pub fn summary<'a>(mut fields: Fields<'a>, buffers: &mut Buffers<'a>) -> std::re
                         _ => {}
                     }
                 }
-                buffers.quantiles.push(pair);
+                push(&mut buffers.quantiles, pair, BUCKETS_MAX)?;
             }
             7 => attribute(&field, buffers)?,
             8 => out.times.flags = field.u32("Flags")?,
@@ -248,7 +258,14 @@ pub struct RawExemplar<'a> {
     pub value: Option<Number>,
     pub trace_id: &'a [u8],
     pub span_id: &'a [u8],
+    /// Not all, when there are too many to be kept.
     pub attributes: Vec<Attribute<'a>>,
+}
+
+impl RawExemplar<'_> {
+    pub fn has_too_many_attributes(&self) -> bool {
+        self.attributes.len() > EXEMPLAR_ATTRIBUTES_MAX
+    }
 }
 
 /// # Errors
@@ -262,19 +279,39 @@ pub fn exemplar<'a>(mut fields: Fields<'a>) -> Result<RawExemplar<'a>> {
             4 => out.span_id = field.bytes("SpanId")?,
             5 => out.trace_id = field.bytes("TraceId")?,
             6 => out.value = Some(Number::Int(field.fixed64("AsInt")? as i64)),
-            7 => out
-                .attributes
-                .push(values::key_value(field.message("FilteredAttributes", "KeyValue")?)?),
+            7 => {
+                let message = field.message("FilteredAttributes", "KeyValue")?;
+                if out.attributes.len() <= EXEMPLAR_ATTRIBUTES_MAX {
+                    out.attributes.push(values::key_value(message)?);
+                }
+            }
             _ => {}
         }
     }
     Ok(out)
 }
 
-fn attribute<'a>(field: &Field<'a>, buffers: &mut Buffers<'a>) -> Result<()> {
-    let message = field.message("Attributes", "KeyValue")?;
-    buffers.attributes.push(values::key_value(message)?);
+fn push_exemplar<'a>(field: &Field<'a>, buffers: &mut Buffers<'a>) -> Result<()> {
+    let message = field.message("Exemplars", "Exemplar")?;
+    if buffers.exemplars.len() < EXEMPLARS_MAX {
+        buffers.exemplars.push(message);
+    } else {
+        buffers.exemplars_dropped += 1;
+    }
     Ok(())
+}
+
+fn attribute<'a>(field: &Field<'a>, buffers: &mut Buffers<'a>) -> std::result::Result<(), Failed> {
+    push_attribute(field, &mut buffers.attributes)
+}
+
+/// Adds an attribute of a point, resource or scope.
+///
+/// # Errors
+/// `Invalid` for bytes that are none, `Refused` beyond [`ATTRIBUTES_MAX`].
+pub fn push_attribute<'a>(field: &Field<'a>, out: &mut Vec<Attribute<'a>>) -> std::result::Result<(), Failed> {
+    let message = field.message("Attributes", "KeyValue")?;
+    push(out, values::key_value(message)?, ATTRIBUTES_MAX)
 }
 
 fn side(
@@ -291,10 +328,10 @@ fn side(
                 Ok(packed) => {
                     let mut numbers = Varints::new(packed, "BucketCounts");
                     while let Some(n) = numbers.next()? {
-                        push(counts, n)?;
+                        push(counts, n, BUCKETS_MAX)?;
                     }
                 }
-                Err(_) => push(counts, field.varint("BucketCounts")?)?,
+                Err(_) => push(counts, field.varint("BucketCounts")?, BUCKETS_MAX)?,
             },
             _ => {}
         }
@@ -302,13 +339,10 @@ fn side(
     Ok(())
 }
 
-fn push<T>(out: &mut Vec<T>, item: T) -> std::result::Result<(), Failed> {
-    if out.len() == BUCKETS_MAX {
-        return Err(Refused::new(
-            "too_many_buckets",
-            format!("a histogram has more than {BUCKETS_MAX} buckets"),
-        )
-        .into());
+fn push<T>(out: &mut Vec<T>, item: T, max: usize) -> std::result::Result<(), Failed> {
+    if out.len() == max {
+        let message = format!("more than {max} buckets or attributes");
+        return Err(Refused::new("too_many_items", message).into());
     }
     out.push(item);
     Ok(())

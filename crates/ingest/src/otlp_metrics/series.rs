@@ -8,6 +8,8 @@ use trilith_model::{
     Error, ErrorKind, Exemplar, HistogramSample, LabelsRef, MetricBatch, MetricMetadata, Result, Sample,
 };
 
+use crate::body::Budget;
+
 /// Packed labels of one request. A histogram of N bounds with long attributes becomes N label sets that repeat them, so
 /// the body's size alone bounds nothing.
 const LABEL_BYTES_MAX: usize = 256 << 20;
@@ -15,26 +17,40 @@ const LABEL_BYTES_MAX: usize = 256 << 20;
 /// Index of a series within the table.
 pub type SeriesIdx = u32;
 
-#[derive(Default)]
+/// With the start time.
+type SampleRow = (SeriesIdx, Sample, i64);
+
 pub struct SeriesTable {
     arena: Vec<u8>,
     /// Ends in `arena`.
     ends: Vec<u32>,
     by_labels: HashTable<SeriesIdx>,
     hasher: RandomState,
-    samples: Vec<(SeriesIdx, Sample, i64)>,
+    samples: Vec<SampleRow>,
     histograms: Vec<(SeriesIdx, HistogramSample)>,
     exemplars: Vec<(SeriesIdx, Exemplar)>,
     metadata: HashMap<String, MetricMetadata, RandomState>,
+    /// For rows: a quantile of two bytes becomes one of thirty-two.
+    budget: Budget,
     /// Points of `target_info` so far: resources may share one.
     target_info: HashSet<(SeriesIdx, i64), RandomState>,
 }
 
 impl SeriesTable {
-    pub fn with_capacity(points: usize) -> Self {
+    /// For a message of `bytes` with so many points.
+    pub fn new(bytes: usize, points: usize) -> Self {
         SeriesTable {
-            samples: Vec::with_capacity(points),
-            ..SeriesTable::default()
+            arena: Vec::new(),
+            ends: Vec::new(),
+            by_labels: HashTable::new(),
+            hasher: RandomState::default(),
+            // A point takes more bytes on the wire than its row here.
+            samples: Vec::with_capacity(points.min(bytes / size_of::<SampleRow>())),
+            histograms: Vec::new(),
+            exemplars: Vec::new(),
+            metadata: HashMap::default(),
+            budget: Budget::for_body(bytes),
+            target_info: HashSet::default(),
         }
     }
 
@@ -66,23 +82,33 @@ impl SeriesTable {
         Ok(idx)
     }
 
-    pub fn sample(&mut self, series: SeriesIdx, sample: Sample, start_ms: i64) {
+    /// # Errors
+    /// `TooLarge` when the request expands beyond measure; so do the following.
+    pub fn sample(&mut self, series: SeriesIdx, sample: Sample, start_ms: i64) -> Result<()> {
+        self.budget.charge::<SampleRow>()?;
         self.samples.push((series, sample, start_ms));
+        Ok(())
     }
 
-    pub fn histogram(&mut self, series: SeriesIdx, sample: HistogramSample) {
+    pub fn histogram(&mut self, series: SeriesIdx, sample: HistogramSample) -> Result<()> {
+        self.budget.charge::<(SeriesIdx, HistogramSample)>()?;
+        self.budget.charge_bytes(sample.histogram.size_bytes())?;
         self.histograms.push((series, sample));
+        Ok(())
     }
 
-    pub fn exemplar(&mut self, series: SeriesIdx, exemplar: Exemplar) {
+    pub fn exemplar(&mut self, series: SeriesIdx, exemplar: Exemplar) -> Result<()> {
+        self.budget.charge::<(SeriesIdx, Exemplar)>()?;
         self.exemplars.push((series, exemplar));
+        Ok(())
     }
 
     /// A sample of `target_info`, unless the request had it already.
-    pub fn target_info(&mut self, series: SeriesIdx, ts_ms: i64) {
+    pub fn target_info(&mut self, series: SeriesIdx, ts_ms: i64) -> Result<()> {
         if self.target_info.insert((series, ts_ms)) {
-            self.sample(series, Sample { ts_ms, value: 1.0 }, 0);
+            self.sample(series, Sample { ts_ms, value: 1.0 }, 0)?;
         }
+        Ok(())
     }
 
     /// The last word on a family wins.

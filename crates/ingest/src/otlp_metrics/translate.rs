@@ -17,9 +17,9 @@ use super::delta::Totals;
 use super::exemplars::exemplar;
 use super::labels::{Added, Attribute, IDENTIFYING, LabelMaker};
 use super::names::{NameKind, go_quoted, metric_name, unit_name};
-use super::points::{self, Buffers, Times, to_ms};
+use super::points::{self, Buffers, Times, push_attribute, to_ms};
 use super::series::{SeriesIdx, SeriesTable};
-use super::values::{key_value, plain_number};
+use super::values::plain_number;
 use super::{Failed, Refused};
 use crate::rejections::{Rejections, quoted};
 use crate::wire::Fields;
@@ -152,8 +152,7 @@ pub fn translate<'a>(
         settings: &limits.otlp,
         limits,
         labels: LabelMaker::new(&limits.otlp, limits),
-        // A point takes more bytes on the wire than its row here.
-        table: SeriesTable::with_capacity(points.min(message.len() / 32)),
+        table: SeriesTable::new(message.len(), points),
         rejections: Rejections::default(),
         buffers: Buffers::default(),
         builder: LabelsBuilder::new(),
@@ -226,13 +225,8 @@ impl<'a> Translator<'a> {
     fn resource(&mut self, fields: Fields<'a>) -> Result<()> {
         self.span = Span::default();
         let mut attributes = Vec::new();
-        let mut walk = fields;
-        while let Some(field) = walk.next()? {
-            if field.number == 1 {
-                attributes_of(field.message("Resource", "Resource")?, 1, &mut attributes)?;
-            }
-        }
-        let mut added = match self.labels.resource(&attributes) {
+        let read = resource_attributes(fields, &mut attributes);
+        let mut added = match read.and_then(|()| self.labels.resource(&attributes)) {
             Ok(added) => added,
             Err(e) => return self.refuse_metrics(e, fields, 2),
         };
@@ -246,30 +240,16 @@ impl<'a> Translator<'a> {
     }
 
     fn scope(&mut self, fields: Fields<'a>, added: &mut Added<'a>) -> Result<()> {
-        let (mut name, mut version, mut schema_url) = ("", "", "");
-        let mut attributes = Vec::new();
         if self.settings.promote_scope_metadata {
-            let mut walk = fields;
-            while let Some(field) = walk.next()? {
-                match field.number {
-                    1 => {
-                        let mut scope = field.message("Scope", "InstrumentationScope")?;
-                        while let Some(field) = scope.next()? {
-                            match field.number {
-                                1 => name = field.text("Scope.Name")?,
-                                2 => version = field.text("Scope.Version")?,
-                                3 => attributes.push(key_value(field.message("Attributes", "KeyValue")?)?),
-                                _ => {}
-                            }
-                        }
-                    }
-                    3 => schema_url = field.text("ScopeMetrics.SchemaUrl")?,
-                    _ => {}
-                }
+            let mut scope = Scope::default();
+            let read = scope.read(fields);
+            let made = read.and_then(|()| {
+                self.labels
+                    .scope(added, scope.name, scope.version, scope.schema_url, &scope.attributes)
+            });
+            if let Err(e) = made {
+                return self.refuse_metrics(e, fields, 1);
             }
-        }
-        if let Err(e) = self.labels.scope(added, name, version, schema_url, &attributes) {
-            return self.refuse_metrics(e, fields, 1);
         }
         let mut walk = fields;
         while let Some(field) = walk.next()? {
@@ -474,7 +454,7 @@ impl<'a> Translator<'a> {
         let series = self.table.series(packed)?;
         self.span.include(times);
         let ts_ms = times.ts_ms();
-        self.table.sample(series, Sample { ts_ms, value: float }, start_ms);
+        self.table.sample(series, Sample { ts_ms, value: float }, start_ms)?;
         if metric.data_kind == DataKind::Sum {
             self.exemplars(ts_ms, |_| series)?;
         }
@@ -483,9 +463,10 @@ impl<'a> Translator<'a> {
 
     /// Adds the exemplars of the point at hand to the series that `series` gives for their value.
     fn exemplars(&mut self, ts_ms: i64, series: impl Fn(f64) -> SeriesIdx) -> Result<()> {
+        self.exemplars_dropped += self.buffers.exemplars_dropped;
         for &fields in &self.buffers.exemplars {
             match exemplar(fields, ts_ms, &mut self.builder)? {
-                Some(exemplar) => self.table.exemplar(series(exemplar.value), exemplar),
+                Some(exemplar) => self.table.exemplar(series(exemplar.value), exemplar)?,
                 None => self.exemplars_dropped += 1,
             }
         }
@@ -511,13 +492,13 @@ impl<'a> Translator<'a> {
         };
         for (name, value) in [(&metric.sum, point.sum), (&metric.count, point.count as f64)] {
             let series = self.table.series(self.labels.series_without(name, EXTRA))?;
-            self.table.sample(series, sample(value), start_ms);
+            self.table.sample(series, sample(value), start_ms)?;
         }
         for &(quantile, value) in &self.buffers.quantiles {
             let quantile = plain_number(quantile);
             let packed = self.labels.series(&metric.family, Some((EXTRA, &quantile)));
             let series = self.table.series(packed)?;
-            self.table.sample(series, sample(value), start_ms);
+            self.table.sample(series, sample(value), start_ms)?;
         }
         Ok(())
     }
@@ -554,11 +535,10 @@ impl<'a> Translator<'a> {
         let earliest = last.saturating_sub(TARGET_INFO_EVERY_NS * TARGET_INFO_POINTS_MAX);
         let mut at = first.max(earliest);
         while at < last {
-            self.table.target_info(series, to_ms(at as u64));
+            self.table.target_info(series, to_ms(at as u64))?;
             at = at.saturating_add(TARGET_INFO_EVERY_NS);
         }
-        self.table.target_info(series, to_ms(last as u64));
-        Ok(())
+        self.table.target_info(series, to_ms(last as u64))
     }
 }
 
@@ -572,12 +552,50 @@ impl Span {
     }
 }
 
-/// The attributes in field `number` of a message.
-fn attributes_of<'a>(mut fields: Fields<'a>, number: u32, out: &mut Vec<Attribute<'a>>) -> Result<()> {
+/// The attributes of a `ResourceMetrics`' resource.
+fn resource_attributes<'a>(mut fields: Fields<'a>, out: &mut Vec<Attribute<'a>>) -> std::result::Result<(), Failed> {
     while let Some(field) = fields.next()? {
-        if field.number == number {
-            out.push(key_value(field.message("Attributes", "KeyValue")?)?);
+        if field.number != 1 {
+            continue;
+        }
+        let mut resource = field.message("Resource", "Resource")?;
+        while let Some(field) = resource.next()? {
+            if field.number == 1 {
+                push_attribute(&field, out)?;
+            }
         }
     }
     Ok(())
+}
+
+/// What a `ScopeMetrics` says of its scope.
+#[derive(Default)]
+struct Scope<'a> {
+    name: &'a str,
+    version: &'a str,
+    schema_url: &'a str,
+    attributes: Vec<Attribute<'a>>,
+}
+
+impl<'a> Scope<'a> {
+    fn read(&mut self, mut fields: Fields<'a>) -> std::result::Result<(), Failed> {
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => {
+                    let mut scope = field.message("Scope", "InstrumentationScope")?;
+                    while let Some(field) = scope.next()? {
+                        match field.number {
+                            1 => self.name = field.text("Scope.Name")?,
+                            2 => self.version = field.text("Scope.Version")?,
+                            3 => push_attribute(&field, &mut self.attributes)?,
+                            _ => {}
+                        }
+                    }
+                }
+                3 => self.schema_url = field.text("ScopeMetrics.SchemaUrl")?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }

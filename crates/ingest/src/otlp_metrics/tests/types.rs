@@ -295,3 +295,24 @@ fn exemplars_too_long_lose_their_attributes() {
     let decoded = run(&export, &limits, &totals().0);
     assert_eq!((decoded.batch.exemplars.len(), decoded.exemplars_dropped), (0, 2));
 }
+
+/// Two bytes on the wire must not become a row each.
+#[test]
+fn a_request_that_expands_is_refused() {
+    let quantiles = vec![json!({}); 60_000];
+    let point = json!({"timeUnixNano": at(0), "quantileValues": quantiles});
+    let request = |points: usize| {
+        let metric = metric(&json!({"name": "q", "summary": {"dataPoints": vec![point.clone(); points]}}));
+        let json = json::to_protobuf(metric.to_string().as_bytes()).expect("readable");
+        // Without the padding of the lengths.
+        let message = ExportMetricsServiceRequest::decode(&*json).expect("a message");
+        Export::from_message(message.encode_to_vec().into(), &Limits::default()).expect("readable")
+    };
+    let limits = Limits::default();
+    let translate = |points| request(points).translate(&TenantId::anonymous(), &limits, &totals().0);
+    assert_eq!(translate(5).unwrap_err().kind, ErrorKind::TooLarge);
+    let many =
+        json!({"name": "g", "gauge": {"dataPoints": [{"timeUnixNano": at(0), "attributes": vec![json!({}); 5000]}]}});
+    let (_, rejections) = translate_with(&metric(&many), OtlpMetrics::default());
+    assert_eq!(reasons(&rejections), [("too_many_items", 1)]);
+}

@@ -109,10 +109,10 @@ impl<'a> Translator<'a> {
         };
         if let Some(sum) = point.sum {
             let series = self.table.series(self.labels.series_without(&metric.sum, "le"))?;
-            self.table.sample(series, sample(sum), start_ms);
+            self.table.sample(series, sample(sum), start_ms)?;
         }
         let series = self.table.series(self.labels.series_without(&metric.count, "le"))?;
-        self.table.sample(series, sample(point.count as f64), start_ms);
+        self.table.sample(series, sample(point.count as f64), start_ms)?;
         self.buckets.clear();
         let mut below = 0u64;
         let texts = self.bounds.of(&self.buffers.bounds);
@@ -121,13 +121,13 @@ impl<'a> Translator<'a> {
             let series = self
                 .table
                 .series(self.labels.series(&metric.bucket, Some(("le", le))))?;
-            self.table.sample(series, sample(below as f64), start_ms);
+            self.table.sample(series, sample(below as f64), start_ms)?;
             self.buckets.push(series);
         }
         let series = self
             .table
             .series(self.labels.series(&metric.bucket, Some(("le", "+Inf"))))?;
-        self.table.sample(series, sample(point.count as f64), start_ms);
+        self.table.sample(series, sample(point.count as f64), start_ms)?;
         self.buckets.push(series);
         if !self.buffers.exemplars.is_empty() {
             let (bounds, buckets) = (
@@ -202,10 +202,10 @@ impl<'a> Translator<'a> {
                     start_ms,
                     histogram: histogram.into(),
                 },
-            ),
+            )?,
             None => {
                 let value = f64::from_bits(STALE_NAN_BITS);
-                self.table.sample(series, Sample { ts_ms, value }, start_ms);
+                self.table.sample(series, Sample { ts_ms, value }, start_ms)?;
             }
         }
         Ok(self.exemplars(ts_ms, |_| series)?)
