@@ -12,6 +12,7 @@ mod kill;
 mod logs;
 mod metrics;
 mod otlp_metrics;
+mod prom_api;
 mod startup;
 mod storage;
 mod tenants;

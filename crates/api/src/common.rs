@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trilith_model::{Clock, Error, ErrorKind, LimitsProvider, TenantId};
-use trilith_query::QueryContext;
+use trilith_query::{MemoryBudget, QueryContext};
 
 pub const TENANT_HEADER: &str = "x-scope-orgid";
 
@@ -16,6 +16,8 @@ pub const TENANT_HEADER: &str = "x-scope-orgid";
 pub struct Shared {
     pub clock: Arc<dyn Clock>,
     pub limits: Arc<dyn LimitsProvider>,
+    /// What all queries may hold together.
+    pub memory: MemoryBudget,
     pub multi_tenancy: bool,
     /// Cancelled when the server stops; ends running queries.
     pub shutdown: CancellationToken,
@@ -60,6 +62,7 @@ impl Shared {
     pub fn query(&self, tenant: &TenantId, timeout: Duration) -> (QueryContext, DropGuard) {
         let limits = self.limits.limits(tenant);
         let mut ctx = QueryContext::new(tenant.clone(), limits, self.clock.clone(), timeout);
+        ctx.memory = self.memory.share(ctx.limits.query_memory_bytes);
         ctx.cancel = self.shutdown.child_token();
         let guard = ctx.cancel.clone().drop_guard();
         (ctx, guard)
@@ -178,6 +181,7 @@ mod tests {
         Shared {
             clock: Arc::new(SystemClock),
             limits: Arc::new(StaticLimits::default()),
+            memory: MemoryBudget::new(0),
             multi_tenancy,
             shutdown: CancellationToken::new(),
         }

@@ -26,6 +26,10 @@ pub trait Admin: Send + Sync + 'static {
     async fn compact(&self, signal: Signal) -> Result<()>;
     /// Reads the configuration file again.
     async fn reload(&self) -> std::result::Result<(), String>;
+    /// Whether clients may reload and stop the process.
+    fn lifecycle_enabled(&self) -> bool;
+    /// Stops the process as a signal would; returns at once.
+    fn quit(&self);
 }
 
 #[derive(Clone)]
@@ -51,6 +55,7 @@ pub fn router(admin: Arc<dyn Admin>, name: &str, signals: &'static [Signal], lin
         .route("/-/flush", post(flush).put(flush))
         .route("/-/compact", post(compact).put(compact))
         .route("/-/reload", post(reload).put(reload))
+        .route("/-/quit", post(quit).put(quit))
         // Loki's and Tempo's own name for it.
         .route("/flush", any(flush))
         .with_state(ops)
@@ -64,7 +69,11 @@ fn page(name: &str, links: &[(&str, &str)]) -> String {
         ("GET /metrics", "own metrics, Prometheus text format"),
         ("POST /-/flush", "cut recent data into blocks now"),
         ("POST /-/compact", "merge blocks now"),
-        ("POST /-/reload", "read the limits of the configuration file again"),
+        (
+            "POST /-/reload",
+            "read the limits of the configuration file again (web.enable-lifecycle)",
+        ),
+        ("POST /-/quit", "stop (web.enable-lifecycle)"),
     ]) {
         let shown = match path.strip_prefix("GET ") {
             Some(p) if !p.contains('{') => format!("GET <a href=\"{p}\">{p}</a>"),
@@ -134,7 +143,25 @@ async fn compact(State(ops): State<Ops>) -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
+fn lifecycle_disabled() -> Response {
+    plain(
+        StatusCode::FORBIDDEN,
+        "Lifecycle API is not enabled (web.enable-lifecycle).\n",
+    )
+}
+
+async fn quit(State(ops): State<Ops>) -> Response {
+    if !ops.admin.lifecycle_enabled() {
+        return lifecycle_disabled();
+    }
+    ops.admin.quit();
+    plain(StatusCode::OK, "Requesting termination... Goodbye!\n")
+}
+
 async fn reload(State(ops): State<Ops>) -> Response {
+    if !ops.admin.lifecycle_enabled() {
+        return lifecycle_disabled();
+    }
     match ops.admin.reload().await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(e) => plain(

@@ -2,6 +2,9 @@
 
 use jiff::Timestamp;
 
+use crate::params::Params;
+use crate::prom::ApiError;
+
 /// Prometheus: Unix seconds with fraction, or RFC 3339; to ms.
 ///
 /// # Errors
@@ -11,9 +14,28 @@ pub fn prometheus(text: &str) -> Result<i64, String> {
     if let Some(seconds) = go_float(text) {
         return seconds_to_ms(seconds).ok_or_else(bad);
     }
+    match text {
+        // The bounds that clients of the Go API send for an open range; their years have more than four digits.
+        "-292273086-05-16T16:47:06Z" => return Ok(-9_223_372_036_854_775 * 1000 + 62_135_596_801_000),
+        "292277025-08-18T07:12:54.999999999Z" => return Ok(9_223_372_036_854_775 * 1000 - 62_135_596_801_000 + 999),
+        _ => {}
+    }
     text.parse::<Timestamp>()
         .map(|t| t.as_nanosecond().div_euclid(1_000_000) as i64)
         .map_err(|_| bad())
+}
+
+/// An optional time parameter of the Prometheus API; to ms.
+///
+/// # Errors
+/// 400 with upstream's text.
+pub(crate) fn optional(params: &Params, name: &str) -> Result<Option<i64>, ApiError> {
+    match params.get(name) {
+        None => Ok(None),
+        Some(text) => prometheus(text)
+            .map(Some)
+            .map_err(|e| ApiError::parameter(name, format_args!("invalid time value for '{name}': {e}"))),
+    }
 }
 
 /// Prometheus durations: float seconds or `1h30m`; to ms.

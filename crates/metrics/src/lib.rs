@@ -49,4 +49,5 @@ mod writer;
 
 pub use engine::MetricsEngine;
 pub use head::{HeadSeriesRef, MetricsHead};
+pub use query::cardinality::Cardinality;
 pub use store::{MetricsOptions, MetricsStats, MetricsStore};

@@ -5,6 +5,7 @@
 //! assembles columns. A block that turns out to be damaged is reported, left out, and named in the query's warnings.
 
 pub(crate) mod batch;
+pub(crate) mod cardinality;
 pub(crate) mod exemplars;
 pub(crate) mod labels;
 pub(crate) mod plan;

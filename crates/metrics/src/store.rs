@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 use trilith_block::{HeadStats, Shard, ShardStats};
-use trilith_index::IndexStats;
 use trilith_model::{
     Appended, Clock, Error, ErrorKind, Labels, LimitsProvider, MetricBatch, MetricMetadata, MetricSink, Result, Signal,
     TenantId, TimeRange, task,
@@ -24,6 +23,7 @@ use crate::engine::MetricsEngine;
 use crate::format::metadata::MetadataSet;
 use crate::head::MetricsHead;
 use crate::query::batch::Selection;
+use crate::query::cardinality::{Cardinality, cardinality};
 use crate::query::plan::plan;
 use crate::query::{ReaderCache, ReaderWeight, Sources, exemplars, labels, skip_damaged};
 use crate::writer::FACT_METADATA;
@@ -215,19 +215,29 @@ impl MetricsStore {
         }
     }
 
-    /// Cardinality of a tenant's active head, and the range of its samples (`EMPTY` without any): what
-    /// `/api/v1/status/tsdb` tells. CPU work in proportion to the label pairs.
+    /// Cardinality of the tenant's data in heads and blocks that overlap `range`, and the times of those (`EMPTY`
+    /// without any); lists have at most `top` entries.
     ///
     /// # Errors
-    /// None in practice; postings of heads are never damaged.
-    pub fn head_stats(&self, tenant: &TenantId) -> Result<(IndexStats, TimeRange)> {
-        let mut stats = IndexStats::default();
-        let view = self.inner.shard.view();
-        let Some(head) = view.heads.last().and_then(|h| h.tenant(tenant)) else {
-            return Ok((stats, TimeRange::EMPTY));
-        };
-        head.with_index(|i| stats.add(&i.postings, 1))?;
-        Ok((stats, head.time()))
+    /// Memory budget, cancellation, those of the object store.
+    pub async fn cardinality(
+        &self,
+        ctx: &QueryContext,
+        range: TimeRange,
+        top: usize,
+    ) -> Result<(Cardinality, TimeRange)> {
+        let sources = self.sources(ctx, range).await?;
+        let mut times = TimeRange::EMPTY;
+        for head in &sources.heads {
+            times = times.union(head.time());
+        }
+        for block in &sources.blocks {
+            let meta = &block.handle.meta;
+            times = times.union(TimeRange::new(meta.time_min, meta.time_max));
+        }
+        let ctx = ctx.clone();
+        let counted = task::compute(move || cardinality(&ctx, &sources, top)).await??;
+        Ok((counted, times))
     }
 
     async fn sources(&self, ctx: &QueryContext, range: TimeRange) -> Result<Sources> {

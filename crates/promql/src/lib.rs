@@ -29,6 +29,7 @@ mod notes;
 mod operators;
 mod result;
 mod select;
+mod selectors;
 mod subquery;
 mod tile;
 
@@ -46,6 +47,7 @@ pub use ast::ValueType;
 pub use eval::{EvalOptions, Features};
 pub use lower::parse_selector;
 pub use result::{MatrixSeries, QueryOutput, QueryValue, VectorElement};
+pub use selectors::selectors;
 
 use ast::{Aggregation, Expr, ExprKind};
 use eval::Evaluator;

@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod cli;
 pub mod config;
 pub mod datadir;
+pub mod facts;
 pub mod listen;
 pub mod routes;
 pub mod server;

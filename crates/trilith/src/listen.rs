@@ -1,6 +1,7 @@
 //! Sockets: bound before anything else, so that a taken port is known at once, served once the data are there.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trilith_model::task;
@@ -43,9 +45,15 @@ pub async fn bind(setting: &'static str, address: &str) -> anyhow::Result<Bound>
 
 impl Bound {
     /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until cancelled; then takes no more connections and lets
-    /// running requests finish. Every connection is a task of `connections`.
-    pub async fn serve(self, router: Router, connections: TaskTracker, stop: CancellationToken) {
+    /// running requests finish. Every connection is a task of `connections`; at `most` so many are served at a time,
+    /// more wait in the socket's backlog.
+    pub async fn serve(self, router: Router, connections: TaskTracker, stop: CancellationToken, most: usize) {
+        let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
         loop {
+            let place = tokio::select! {
+                () = stop.cancelled() => return,
+                place = places.clone().acquire_owned() => place,
+            };
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
@@ -71,6 +79,7 @@ impl Bound {
                 server.http2().timer(TokioTimer::new()).adaptive_window(true);
                 let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
                 tokio::pin!(connection);
+                let _place = place;
                 tokio::select! {
                     // Errors here are the client's: resets, nonsense, time-outs.
                     _ = connection.as_mut() => {}

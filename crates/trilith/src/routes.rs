@@ -21,7 +21,13 @@ pub struct Routers {
     pub otlp_http: Router,
 }
 
-pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: &Arc<HttpMetrics>) -> Routers {
+pub fn all(
+    shared: &Shared,
+    stores: &Arc<Stores>,
+    process: &Arc<Process>,
+    http: &Arc<HttpMetrics>,
+    options: &prom::Options,
+) -> Routers {
     // One for all protocols: a tenant's rate counts however its data come in.
     let rates = Arc::new(RateLimiter::new(shared.clock.clone()));
     let finish = |listener: &'static str, router: Router| {
@@ -50,13 +56,15 @@ pub fn all(shared: &Shared, stores: &Arc<Stores>, process: &Arc<Process>, http: 
         rates: rates.clone(),
         totals: process.delta_totals().clone(),
     };
-    let prom = prom::Prom {
-        shared: shared.clone(),
-        source: stores.metrics.clone(),
-        sink: stores.metrics.clone(),
-        rates: rates.clone(),
-        otlp: metrics.clone(),
-    };
+    let prom = prom::Prom::new(
+        shared.clone(),
+        stores.metrics.clone(),
+        stores.metrics.clone(),
+        rates.clone(),
+        metrics.clone(),
+        options.clone(),
+        process.clone(),
+    );
     let loki = loki::Loki {
         shared: shared.clone(),
         source: stores.logs.clone(),

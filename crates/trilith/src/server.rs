@@ -1,15 +1,17 @@
 //! The life of the server process.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trilith_api::Shared;
@@ -17,6 +19,7 @@ use trilith_api::ops::Admin;
 use trilith_ingest::otlp_metrics::DeltaTotals;
 use trilith_model::rng::Rng;
 use trilith_model::{Clock, Result, Signal, SystemClock, TenantId, task};
+use trilith_query::MemoryBudget;
 
 use crate::cli::Invocation;
 use crate::config::{self, Config, Flags, LiveLimits};
@@ -84,7 +87,16 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
         rng.clone(),
         config.self_observe.then_some(span_tx),
     ));
+    let quit = CancellationToken::new();
     let process = Arc::new(Process {
+        start_ms: clock.now_ms(),
+        clock: clock.clone(),
+        retention: config.retention.metrics,
+        lifecycle: config.prom.enable_lifecycle,
+        quit: quit.clone(),
+        shown: ArcSwap::from_pointee(config.shown.clone()),
+        reload_ok: AtomicBool::new(true),
+        config_ms: AtomicI64::new(clock.now_ms()),
         stores: stores.clone(),
         http: http.clone(),
         delta_totals: Arc::new(DeltaTotals::new(clock.clone())),
@@ -96,6 +108,7 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     let shared = Shared {
         clock: clock.clone(),
         limits,
+        memory: MemoryBudget::new(config.query_memory_bytes),
         multi_tenancy: config.multi_tenancy,
         shutdown: stop.child_token(),
     };
@@ -105,8 +118,13 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     let connections = TaskTracker::new();
     let background = TaskTracker::new();
     stores.spawn_background(&background, &stop);
-    for (listener, router) in bound.with(routes::all(&shared, &stores, &process, &http)) {
-        background.spawn(listener.serve(router, connections.clone(), stop.clone()));
+    let routers = routes::all(&shared, &stores, &process, &http, &config.prom);
+    for (listener, router) in bound.with(routers) {
+        let most = match listener.setting {
+            "listen.metrics" => config.connections_max,
+            _ => Semaphore::MAX_PERMITS,
+        };
+        background.spawn(listener.serve(router, connections.clone(), stop.clone(), most));
     }
     if config.self_observe {
         let observer = SelfObserve {
@@ -132,7 +150,14 @@ async fn run(config: Config, invocation: &Invocation) -> anyhow::Result<()> {
     announce(&addresses);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), storage = stores.url(), "ready");
 
-    while !stop_signals.next().await {
+    loop {
+        let stop = tokio::select! {
+            stop = stop_signals.next() => stop,
+            () = quit.cancelled() => true,
+        };
+        if stop {
+            break;
+        }
         // It logs what became of it.
         let _ = process.reload().await;
     }
@@ -252,13 +277,29 @@ impl StopSignals {
     }
 }
 
+/// Whether a reload changes the setting.
+fn reloadable(key: &str) -> bool {
+    key.starts_with("overrides.") || config::settings::find(key).is_some_and(|s| s.per_tenant)
+}
+
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
 
 /// What the operational endpoints work on.
 pub struct Process {
-    stores: Arc<Stores>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) start_ms: i64,
+    pub(crate) retention: Duration,
+    clock: Arc<dyn Clock>,
+    lifecycle: bool,
+    /// Cancelled by `/-/quit`.
+    quit: CancellationToken,
+    /// Settings in force.
+    shown: ArcSwap<BTreeMap<String, String>>,
+    reload_ok: AtomicBool,
+    /// When the configuration in force was read, ms.
+    config_ms: AtomicI64,
     http: Arc<HttpMetrics>,
     delta_totals: Arc<DeltaTotals>,
     limits: Arc<LiveLimits>,
@@ -271,6 +312,18 @@ impl Process {
     /// The running totals of delta metrics.
     pub fn delta_totals(&self) -> &Arc<DeltaTotals> {
         &self.delta_totals
+    }
+
+    pub(crate) fn settings(&self) -> Arc<BTreeMap<String, String>> {
+        self.shown.load_full()
+    }
+
+    /// Whether the last reload succeeded, and when the configuration in force was read.
+    pub(crate) fn reloaded(&self) -> (bool, i64) {
+        (
+            self.reload_ok.load(Ordering::Relaxed),
+            self.config_ms.load(Ordering::Relaxed),
+        )
     }
 
     /// All own metrics.
@@ -322,10 +375,26 @@ impl Admin for Process {
         self.stores.compact(signal).await
     }
 
+    fn lifecycle_enabled(&self) -> bool {
+        self.lifecycle
+    }
+
+    fn quit(&self) {
+        self.quit.cancel();
+    }
+
     async fn reload(&self) -> std::result::Result<(), String> {
-        match config::load(self.config_file.as_deref(), &self.flags) {
+        let loaded = config::load(self.config_file.as_deref(), &self.flags);
+        self.reload_ok.store(loaded.is_ok(), Ordering::Relaxed);
+        match loaded {
             Ok(config) => {
                 self.limits.reload(&config);
+                // Only limits take effect; the others stay as they were at the start.
+                let mut shown = (*self.settings()).clone();
+                shown.retain(|k, _| !reloadable(k));
+                shown.extend(config.shown.into_iter().filter(|(k, _)| reloadable(k)));
+                self.shown.store(Arc::new(shown));
+                self.config_ms.store(self.clock.now_ms(), Ordering::Relaxed);
                 tracing::info!("limits reloaded; other settings need a restart");
                 Ok(())
             }

@@ -285,6 +285,10 @@ impl Stores {
         self.object.close().await;
     }
 
+    pub fn wal_stats(&self) -> trilith_wal::Stats {
+        self.wal.stats()
+    }
+
     pub fn collect(&self, out: &mut Exposition) {
         self.collect_wal(out);
         self.collect_shards(out);

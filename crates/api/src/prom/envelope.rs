@@ -9,6 +9,9 @@ use crate::float::push_string;
 
 const JSON: &str = "application/json";
 
+/// The warning of an answer that a `limit` cut.
+pub const TRUNCATED: &str = "results truncated due to limit";
+
 /// Warnings and infos of each kind that an answer lists before it only counts.
 const ANNOTATIONS_MAX: usize = 10;
 
@@ -29,6 +32,14 @@ impl ApiError {
             error_type: "bad_data",
             message: message.into(),
             retry_after: None,
+        }
+    }
+
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
+        ApiError {
+            status: StatusCode::NOT_ACCEPTABLE,
+            error_type: "not_acceptable",
+            ..Self::bad_data(message)
         }
     }
 
@@ -59,7 +70,8 @@ impl From<Error> for ApiError {
             ErrorKind::NotFound => (404, "not_found"),
             ErrorKind::Cancelled => (499, "canceled"),
             ErrorKind::Timeout => (503, "timeout"),
-            ErrorKind::Unavailable | ErrorKind::Fenced => (503, "unavailable"),
+            // Upstream's documentation says 503, its code 500.
+            ErrorKind::Unavailable | ErrorKind::Fenced => (500, "unavailable"),
             _ => (500, "internal"),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -119,6 +131,13 @@ pub fn respond(body: Vec<u8>) -> Response {
     json(StatusCode::OK, JSON, body)
 }
 
+/// 200 with a small tree as data.
+pub fn respond_value(data: &serde_json::Value) -> Response {
+    respond(success(&[], &[], |out| {
+        out.extend_from_slice(data.to_string().as_bytes())
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +165,7 @@ mod tests {
             (ErrorKind::Timeout, 503),
             (ErrorKind::Cancelled, 499),
             (ErrorKind::Internal, 500),
+            (ErrorKind::Unavailable, 500),
         ] {
             assert_eq!(
                 ApiError::from(Error::new(kind, "x")).into_response().status().as_u16(),

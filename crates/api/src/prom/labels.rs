@@ -3,54 +3,52 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Request;
 use axum::response::Response;
-use trilith_model::Matcher;
+use trilith_model::{Matcher, task};
 use trilith_query::LabelRequest;
 
 use super::Prom;
-use super::envelope::{ApiError, respond, success};
+use super::envelope::{ApiError, TRUNCATED, respond, success};
+use super::query::with_deadline;
 use crate::float::{push_labels, push_string};
 use crate::params::Params;
 use crate::times;
 
-const TRUNCATED: &str = "results truncated due to limit";
-
-/// Parameters that the three endpoints share.
-fn label_request(params: &Params) -> Result<LabelRequest, ApiError> {
-    let time = |name: &str, default: i64| match params.get(name) {
-        None => Ok(default),
-        Some(text) => times::prometheus(text).map_err(|e| ApiError::parameter(name, e)),
-    };
-    let (start, end) = (time("start", i64::MIN)?, time("end", i64::MAX)?);
-    if end < start {
-        return Err(ApiError::parameter(
-            "end",
-            "end timestamp must not be before start timestamp",
-        ));
-    }
-    let mut matcher_sets = Vec::new();
-    for selector in params.all("match[]") {
-        matcher_sets.push(selector_matchers(selector)?);
-    }
+/// Parameters that the three endpoints share. `wrapped`: errors of `match[]` name the parameter.
+fn label_request(params: &Params, wrapped: bool) -> Result<LabelRequest, ApiError> {
+    let limit = limit(params)?;
+    let start = times::optional(params, "start")?.unwrap_or(i64::MIN);
+    let end = times::optional(params, "end")?.unwrap_or(i64::MAX);
+    let matcher_sets = matcher_sets(params).map_err(|e| {
+        if wrapped {
+            ApiError::parameter("match[]", e)
+        } else {
+            ApiError::bad_data(e)
+        }
+    })?;
     Ok(LabelRequest {
         matcher_sets,
         start,
         end,
-        limit: limit(params)?,
+        limit,
     })
 }
 
-fn selector_matchers(selector: &str) -> Result<Vec<Matcher>, ApiError> {
-    let matchers = trilith_promql::parse_selector(selector).map_err(|e| ApiError::parameter("match[]", e))?;
-    if matchers.iter().all(Matcher::matches_empty) {
-        return Err(ApiError::parameter(
-            "match[]",
-            "match[] must contain at least one non-empty matcher",
-        ));
+/// The selectors of `match[]`, none of which may be satisfied by a series without labels.
+pub(super) fn matcher_sets(params: &Params) -> Result<Vec<Vec<Matcher>>, String> {
+    let sets = params.all("match[]").map(selector).collect::<Result<Vec<_>, _>>()?;
+    if sets.iter().any(|set| set.iter().all(Matcher::matches_empty)) {
+        return Err("match[] must contain at least one non-empty matcher".into());
     }
-    Ok(matchers)
+    Ok(sets)
+}
+
+/// The matchers of a bare series selector.
+pub(super) fn selector(text: &str) -> Result<Vec<Matcher>, String> {
+    trilith_promql::parse_selector(text).map_err(|e| e.message)
 }
 
 /// 0: no limit.
@@ -85,7 +83,7 @@ fn cut<T>(mut items: Vec<T>, wanted: usize, warnings: &mut Vec<String>) -> Vec<T
     items
 }
 
-async fn params(request: Request<Body>) -> Result<Params, ApiError> {
+pub(super) async fn params(request: Request<Body>) -> Result<Params, ApiError> {
     Params::read(request).await.map_err(ApiError::bad_data)
 }
 
@@ -95,22 +93,26 @@ pub async fn series(State(prom): State<Prom>, request: Request<Body>) -> Result<
     if params.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
-    let mut request = label_request(&params)?;
+    let mut request = label_request(&params, true)?;
     let wanted = probe(&mut request);
     let (ctx, _cancel) = prom.shared.query(&tenant, Duration::ZERO);
-    let found = prom.source.series(&ctx, request).await?;
+    let _slot = prom.lookups.enter(&ctx, params.bytes()).await?;
+    let found = with_deadline(&ctx, prom.source.series(&ctx, request)).await?;
     let mut warnings = ctx.warnings();
     let found = cut(found, wanted, &mut warnings);
-    Ok(respond(success(&warnings, &[], |out| list(out, &found, push_labels))))
+    // May be many, as those of the others.
+    let body = task::compute(move || success(&warnings, &[], |out| list(out, &found, push_labels))).await?;
+    Ok(respond(body))
 }
 
 pub async fn names(State(prom): State<Prom>, request: Request<Body>) -> Result<Response, ApiError> {
     let tenant = prom.shared.tenant(request.headers())?;
     let params = params(request).await?;
-    let mut request = label_request(&params)?;
+    let mut request = label_request(&params, false)?;
     let wanted = probe(&mut request);
     let (ctx, _cancel) = prom.shared.query(&tenant, Duration::ZERO);
-    let found = prom.source.label_names(&ctx, request).await?;
+    let _slot = prom.lookups.enter(&ctx, params.bytes()).await?;
+    let found = with_deadline(&ctx, prom.source.label_names(&ctx, request)).await?;
     let mut warnings = ctx.warnings();
     let found = cut(found, wanted, &mut warnings);
     Ok(respond(success(&warnings, &[], |out| {
@@ -120,19 +122,23 @@ pub async fn names(State(prom): State<Prom>, request: Request<Body>) -> Result<R
 
 pub async fn values(
     State(prom): State<Prom>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let tenant = prom.shared.tenant(request.headers())?;
     let params = params(request).await?;
+    let Ok(Path(name)) = name else {
+        return Err(ApiError::bad_data("invalid label name: not valid UTF-8"));
+    };
     let name = unescape_name(&name);
     if name.is_empty() {
         return Err(ApiError::bad_data(format!("invalid label name: {name:?}")));
     }
-    let mut request = label_request(&params)?;
+    let mut request = label_request(&params, false)?;
     let wanted = probe(&mut request);
     let (ctx, _cancel) = prom.shared.query(&tenant, Duration::ZERO);
-    let found = prom.source.label_values(&ctx, &name, request).await?;
+    let _slot = prom.lookups.enter(&ctx, params.bytes()).await?;
+    let found = with_deadline(&ctx, prom.source.label_values(&ctx, &name, request)).await?;
     let mut warnings = ctx.warnings();
     let found = cut(found, wanted, &mut warnings);
     Ok(respond(success(&warnings, &[], |out| {

@@ -6,8 +6,8 @@ use trilith_promql::QueryValue;
 use super::labels::list;
 use crate::float::{push_json, push_labels, push_seconds, push_string};
 
-/// `{"resultType":…,"result":…}`
-pub fn push_value(out: &mut Vec<u8>, value: &QueryValue) {
+/// `{"resultType":…,"result":…}`; `more` adds members at the end.
+pub fn push_data(out: &mut Vec<u8>, value: &QueryValue, more: impl FnOnce(&mut Vec<u8>)) {
     let kind = match value {
         QueryValue::Scalar { .. } => "scalar",
         QueryValue::String { .. } => "string",
@@ -55,6 +55,7 @@ pub fn push_value(out: &mut Vec<u8>, value: &QueryValue) {
             out.push(b'}');
         }),
     }
+    more(out);
     out.push(b'}');
 }
 
@@ -73,11 +74,28 @@ fn histogram_point(out: &mut Vec<u8>, time_ms: i64, h: &FloatHistogram) {
     push_json(out, h.count);
     out.extend_from_slice(b"\",\"sum\":\"");
     push_json(out, h.sum);
-    out.extend_from_slice(b"\"}]");
+    out.push(b'"');
+    let mut any = false;
+    for b in h.buckets().filter(|b| b.count != 0.0) {
+        out.extend_from_slice(if any { b",[" } else { b",\"buckets\":[[" });
+        any = true;
+        out.push(b'0' + b.rule());
+        for v in [b.lower, b.upper, b.count] {
+            out.extend_from_slice(b",\"");
+            push_json(out, v);
+            out.push(b'"');
+        }
+        out.push(b']');
+    }
+    if any {
+        out.push(b']');
+    }
+    out.extend_from_slice(b"}]");
 }
 
 #[cfg(test)]
 mod tests {
+    use trilith_histogram::Buckets;
     use trilith_model::Labels;
     use trilith_promql::{MatrixSeries, VectorElement};
 
@@ -85,8 +103,39 @@ mod tests {
 
     fn text(value: &QueryValue) -> String {
         let mut out = Vec::new();
-        push_value(&mut out, value);
+        push_data(&mut out, value, |_| {});
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn histograms_list_buckets_that_hold_something() {
+        let h = FloatHistogram {
+            count: 7.5,
+            sum: 3.25,
+            zero_threshold: 0.001,
+            zero_count: 1.0,
+            positive: Buckets::run(0, vec![2.0, 0.0, 1.5]),
+            negative: Buckets::run(1, vec![3.0]),
+            ..FloatHistogram::default()
+        };
+        let value = QueryValue::Vector(vec![VectorElement {
+            labels: Labels::empty(),
+            time_ms: 1000,
+            value: SampleValue::Histogram(h.into()),
+        }]);
+        assert_eq!(
+            text(&value),
+            r#"{"resultType":"vector","result":[{"metric":{},"histogram":[1,{"count":"7.5","sum":"3.25","buckets":[[1,"-2","-1","3"],[3,"-0.001","0.001","1"],[0,"0.5","1","2"],[0,"2","4","1.5"]]}]}]}"#
+        );
+        let empty = QueryValue::Matrix(vec![MatrixSeries {
+            labels: Labels::empty(),
+            points: vec![],
+            histograms: vec![(0, FloatHistogram::default().into())],
+        }]);
+        assert_eq!(
+            text(&empty),
+            r#"{"resultType":"matrix","result":[{"metric":{},"histograms":[[0,{"count":"0","sum":"0"}]]}]}"#
+        );
     }
 
     #[test]

@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use trilith_model::{DeltaTemporality, Limits, LimitsProvider, OtlpMetrics, Promotion, TenantId, TranslationStrategy};
+use trilith_api::prom;
+use trilith_model::{
+    DeltaTemporality, Limits, LimitsProvider, MatchOp, Matcher, OtlpMetrics, Promotion, TenantId, TranslationStrategy,
+};
 
 use settings::{Kind, SETTINGS, Setting};
 
@@ -39,6 +42,14 @@ pub struct Config {
     pub delete_grace: Duration,
     pub limits: Limits,
     pub overrides: BTreeMap<String, Limits>,
+    /// Of the Prometheus API.
+    pub prom: prom::Options,
+    /// Memory of all queries together, 0 for no limit.
+    pub query_memory_bytes: u64,
+    /// Connections of the metrics listener.
+    pub connections_max: usize,
+    /// Every setting as text, `overrides.<tenant>.<key>` among them; secrets hidden. For status pages.
+    pub shown: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +139,13 @@ pub fn resolve(file: &file::FileSettings, flags: &Flags) -> Result<Config, Vec<S
     if data_dir.is_empty() {
         r.errors.push("data-dir: is empty".into());
     }
+    let shown = r.shown();
+    let prom = r.prom();
     let config = Config {
+        prom,
+        query_memory_bytes: r.bytes("query.max-memory"),
+        connections_max: r.count("web.max-connections").max(1),
+        shown,
         data_dir: PathBuf::from(data_dir),
         storage_url: r.text("storage.url"),
         cache_memory_bytes: r.bytes("storage.cache-memory"),
@@ -199,6 +216,67 @@ impl Resolver<'_> {
     fn bytes(&mut self, key: &'static str) -> u64 {
         let raw = self.raw(key);
         self.parsed(raw, value::bytes)
+    }
+
+    fn count(&mut self, key: &'static str) -> usize {
+        let raw = self.raw(key);
+        usize::try_from(self.parsed(raw, value::count)).unwrap_or(usize::MAX)
+    }
+
+    /// Of the Prometheus API and its language.
+    fn prom(&mut self) -> prom::Options {
+        let origin = self.raw("web.cors.origin");
+        let all = origin.0 == ".*";
+        let cors_origin = self.parsed(origin, |t| {
+            Matcher::new(MatchOp::Re, "", t).map(Some).map_err(|e| e.message)
+        });
+        let lookback = self.positive_ms("query.lookback-delta");
+        let subquery_step = self.positive_ms("query.subquery-step");
+        prom::Options {
+            eval: prom::EvalOptions {
+                lookback_ms: lookback,
+                subquery_step_ms: subquery_step,
+                features: prom::Features {
+                    experimental_functions: self.boolean("promql.experimental-functions"),
+                    duration_expressions: self.boolean("promql.duration-expressions"),
+                    extended_selectors: self.boolean("promql.extended-selectors"),
+                    fill_modifiers: self.boolean("promql.fill-modifiers"),
+                    delayed_name_removal: self.boolean("promql.delayed-name-removal"),
+                    start_timestamps: self.boolean("promql.start-timestamps"),
+                    type_and_unit_labels: self.boolean("promql.type-and-unit-labels"),
+                },
+            },
+            queries_max: self.count("query.max-concurrency"),
+            read_samples_max: self.count("storage.remote.read-sample-limit") as u64,
+            reads_max: self.count("storage.remote.read-concurrent-limit"),
+            read_frame_bytes: usize::try_from(self.bytes("storage.remote.read-max-bytes-in-frame"))
+                .unwrap_or(usize::MAX),
+            cors_origin: if all { None } else { cors_origin },
+            enable_lifecycle: self.boolean("web.enable-lifecycle"),
+            ..prom::Options::default()
+        }
+    }
+
+    fn positive_ms(&mut self, key: &'static str) -> i64 {
+        let (text, origin) = self.raw(key);
+        let ms = self.parsed((text, origin.clone()), value::duration).as_millis();
+        if ms == 0 && self.errors.is_empty() {
+            self.errors.push(format!("{origin}: must be longer than 0"));
+        }
+        i64::try_from(ms).unwrap_or(i64::MAX)
+    }
+
+    fn shown(&self) -> BTreeMap<String, String> {
+        let mut out: BTreeMap<String, String> = SETTINGS
+            .iter()
+            .map(|s| (s.key.to_owned(), without_secrets(&self.raw(s.key).0)))
+            .collect();
+        for (tenant, values) in &self.file.overrides {
+            for (key, located) in values {
+                out.insert(format!("overrides.{tenant}.{key}"), located.value.clone());
+            }
+        }
+        out
     }
 
     fn duration(&mut self, key: &'static str) -> Duration {
@@ -312,6 +390,17 @@ impl Resolver<'_> {
             delta_idle: self.parsed(values["otlp.delta-idle"].clone(), value::duration),
             delta_bytes_max: self.parsed(values["otlp.delta-totals-size"].clone(), value::bytes),
         }
+    }
+}
+
+/// User name and password of a URL are not shown.
+fn without_secrets(text: &str) -> String {
+    match text
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?)))
+    {
+        Some((scheme, (secret, rest))) if !secret.contains('/') => format!("{scheme}://<secret>@{rest}"),
+        _ => text.to_owned(),
     }
 }
 

@@ -65,6 +65,7 @@ const fn otlp(key: &'static str, kind: Kind, default: &'static str, help: &'stat
 const STORAGE: &str = "Storage";
 const LISTEN: &str = "Listeners";
 const GENERAL: &str = "General";
+const QUERIES: &str = "Queries";
 const RETENTION: &str = "Retention and compaction";
 const LIMITS: &str = "Limits per tenant";
 const OTLP: &str = "OTLP metrics, per tenant";
@@ -137,6 +138,27 @@ pub const SETTINGS: &[Setting] = &[
     s("listen.otlp-grpc", Kind::Listen, "4317", LISTEN, "OTLP over gRPC."),
     s("listen.otlp-http", Kind::Listen, "4318", LISTEN, "OTLP over HTTP."),
     s(
+        "web.cors.origin",
+        Kind::Text,
+        ".*",
+        LISTEN,
+        "Origins whose pages may read answers of the Prometheus API: a regular expression for the whole origin.",
+    ),
+    s(
+        "web.enable-lifecycle",
+        Kind::Bool,
+        "false",
+        LISTEN,
+        "Allow POST /-/reload and POST /-/quit.",
+    ),
+    s(
+        "web.max-connections",
+        Kind::Count,
+        "4096",
+        LISTEN,
+        "Connections served at a time by the metrics listener; more wait.",
+    ),
+    s(
         "multi-tenancy",
         Kind::Bool,
         "false",
@@ -158,6 +180,104 @@ pub const SETTINGS: &[Setting] = &[
         "Levels of the log on stderr: error, warn, info, debug, trace, or a filter such as info,trilith_block=debug.",
     ),
     s("log.format", Kind::Text, "text", GENERAL, "text or json."),
+    s(
+        "query.lookback-delta",
+        Kind::Duration,
+        "5m",
+        QUERIES,
+        "How far an instant selector of PromQL looks back for a sample.",
+    ),
+    s(
+        "query.subquery-step",
+        Kind::Duration,
+        "1m",
+        QUERIES,
+        "Resolution of PromQL subqueries that name none.",
+    ),
+    s(
+        "query.max-concurrency",
+        Kind::Count,
+        "20",
+        QUERIES,
+        "PromQL queries evaluated at a time; more wait, at most limits.query-timeout. With multi-tenancy one tenant gets half.",
+    ),
+    s(
+        "query.max-memory",
+        Kind::Bytes,
+        "2GiB",
+        QUERIES,
+        "Memory that all running queries together may hold. 0: no limit.",
+    ),
+    s(
+        "promql.experimental-functions",
+        Kind::Bool,
+        "true",
+        QUERIES,
+        "Functions and aggregations that Prometheus calls experimental.",
+    ),
+    s(
+        "promql.duration-expressions",
+        Kind::Bool,
+        "true",
+        QUERIES,
+        "Arithmetic in durations: `rate(x[5m * 2])`.",
+    ),
+    s(
+        "promql.extended-selectors",
+        Kind::Bool,
+        "true",
+        QUERIES,
+        "The modifiers `anchored` and `smoothed`.",
+    ),
+    s(
+        "promql.fill-modifiers",
+        Kind::Bool,
+        "true",
+        QUERIES,
+        "The modifiers `fill`, `fill_left` and `fill_right`.",
+    ),
+    s(
+        "promql.delayed-name-removal",
+        Kind::Bool,
+        "true",
+        QUERIES,
+        "Metric names are dropped at the end of a query, not in every operation.",
+    ),
+    s(
+        "promql.start-timestamps",
+        Kind::Bool,
+        "true",
+        QUERIES,
+        "`rate` and its kin use the start timestamps of samples.",
+    ),
+    s(
+        "promql.type-and-unit-labels",
+        Kind::Bool,
+        "false",
+        QUERIES,
+        "The labels `__type__` and `__unit__` take part in what is a counter and what is dropped with the name.",
+    ),
+    s(
+        "storage.remote.read-sample-limit",
+        Kind::Count,
+        "50000000",
+        QUERIES,
+        "Samples that one remote read may answer. 0: no limit.",
+    ),
+    s(
+        "storage.remote.read-concurrent-limit",
+        Kind::Count,
+        "10",
+        QUERIES,
+        "Remote reads answered at a time; more wait.",
+    ),
+    s(
+        "storage.remote.read-max-bytes-in-frame",
+        Kind::Bytes,
+        "1MiB",
+        QUERIES,
+        "Size of a frame of a streamed remote read, before it is sent.",
+    ),
     s(
         "retention.metrics",
         Kind::Duration,

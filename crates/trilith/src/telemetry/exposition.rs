@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use trilith_api::prom::{OwnFamily, OwnKind, OwnPoint, OwnValue};
 use trilith_model::{LabelsBuilder, MetricBatch, MetricMetadata, MetricType, Sample};
 
 /// Families in the order added. A family's samples must be added right after its header.
@@ -112,6 +113,53 @@ impl Exposition {
         self.text
     }
 
+    /// The same as families; a histogram's points become one per label set.
+    pub fn into_families(self) -> Vec<OwnFamily> {
+        let mut points = self.points.into_iter().peekable();
+        let mut out = Vec::with_capacity(self.families.len());
+        for (name, kind, help) in self.families {
+            let kind = match kind {
+                MetricType::Counter => OwnKind::Counter,
+                MetricType::Histogram => OwnKind::Histogram,
+                _ => OwnKind::Gauge,
+            };
+            let mut family = OwnFamily {
+                name: name.to_owned(),
+                help: help.to_owned(),
+                kind,
+                points: Vec::new(),
+            };
+            // Those of a family follow its header, those of one histogram each other, its count last.
+            let mut buckets = Vec::new();
+            let mut sum = 0.0;
+            while let Some(p) = points.next_if(|p| belongs(&p.name, name, kind)) {
+                let value = match p.name.strip_prefix(name) {
+                    Some("_bucket") => {
+                        let bound = p.labels.iter().find(|(n, _)| n == "le");
+                        let bound = bound.and_then(|(_, v)| v.parse().ok()).unwrap_or(f64::INFINITY);
+                        buckets.push((bound, p.value as u64));
+                        continue;
+                    }
+                    Some("_sum") => {
+                        sum = p.value;
+                        continue;
+                    }
+                    Some("_count") => OwnValue::Histogram {
+                        sum,
+                        buckets: std::mem::take(&mut buckets),
+                    },
+                    _ => OwnValue::Number(p.value),
+                };
+                family.points.push(OwnPoint {
+                    labels: p.labels,
+                    value,
+                });
+            }
+            out.push(family);
+        }
+        out
+    }
+
     /// The same as samples at one time, with further labels on every series.
     pub fn into_batch(self, ts_ms: i64, extra: &[(&str, &str)]) -> MetricBatch {
         let mut batch = MetricBatch::default();
@@ -140,6 +188,13 @@ impl Exposition {
             .collect();
         batch
     }
+}
+
+fn belongs(point: &str, family: &str, kind: OwnKind) -> bool {
+    point.strip_prefix(family).is_some_and(|rest| match kind {
+        OwnKind::Histogram => matches!(rest, "_bucket" | "_sum" | "_count"),
+        OwnKind::Counter | OwnKind::Gauge => rest.is_empty(),
+    })
 }
 
 #[cfg(test)]
