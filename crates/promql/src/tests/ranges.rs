@@ -169,3 +169,48 @@ fn memory_of_raw_histograms_is_booked() {
     assert!(run(1 << 20).is_ok());
     assert!(run(500).is_err_and(|e| e.kind == ErrorKind::Execution));
 }
+
+#[test]
+fn edges_are_for_some_functions() {
+    let refused = |query: &str| run_instant(&data(), query, 600_000).err().map(|e| (e.kind, e.message));
+    let text = "modifier can only be used with: ";
+    let wrong = |message: String| Some((ErrorKind::Execution, message));
+    let anchored = format!("anchored {text}changes, delta, increase, rate, resets - not with ");
+    assert_eq!(
+        refused("sum_over_time(f[3m] anchored)"),
+        wrong(format!("{anchored}sum_over_time"))
+    );
+    assert_eq!(
+        refused("absent_over_time(f[3m] anchored)"),
+        wrong(format!("{anchored}absent_over_time"))
+    );
+    let smoothed = format!("smoothed {text}delta, increase, rate - not with changes");
+    assert_eq!(refused("changes(f[3m] smoothed)"), wrong(smoothed));
+    assert_eq!(refused("resets(f[3m] anchored)"), None);
+    let s = series(run_instant(&data(), "f[90s] anchored", 600_000).unwrap().value);
+    assert_eq!(s.points, [(510_000, 8.0), (540_000, 9.0), (600_000, 10.0)]);
+    let kinds = "smoothed modifier is not supported with histograms".to_owned();
+    assert_eq!(refused("h[90s] smoothed"), wrong(kinds));
+}
+
+#[test]
+fn notes_point_at_the_range() {
+    let text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"f\"";
+    for (query, position) in [
+        ("rate(f[3m])", "1:6"),
+        ("sum(rate((f[3m])))", "1:11"),
+        ("1 +\n increase(f[3m] offset 1m)", "2:11"),
+        ("rate(f[3m:1m])", "1:1"),
+    ] {
+        let out = run_instant(&data(), query, 600_000).unwrap();
+        assert_eq!(out.infos, [format!("PromQL info: {text} ({position})")], "{query}");
+    }
+    let out = run_instant(&data(), "quantile_over_time(1 + 1, mix[20m])", 600_000).unwrap();
+    let warning = "PromQL warning: quantile value should be between 0 and 1, got 2 (1:20)";
+    let info = "PromQL info: ignored histograms in a range containing both floats and histograms for metric name \
+                \"mix\" (1:20)";
+    assert_eq!(
+        (out.warnings, out.infos),
+        (vec![warning.to_owned()], vec![info.to_owned()])
+    );
+}
