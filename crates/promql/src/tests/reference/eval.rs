@@ -1,20 +1,27 @@
 //! One expression at one time.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trilith_histogram::{FloatHistogram, HistogramMean, HistogramSum, ResetHint};
 use trilith_query::vector::quantile::{Bucket, bucket_fraction, bucket_quantile};
 
+use super::close;
 use super::data::{LabelMap, Series, Value};
 use super::expr::{At, Expr, Matching, Selector, Shift, Window};
 use super::over_time;
 
-/// The query is refused.
+/// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct Refused;
+pub(super) enum Stop {
+    /// The query is refused.
+    Refused,
+    /// Several answers are right: equal values at the edge of `topk`.
+    Tie,
+}
 
-type Result<T> = std::result::Result<T, Refused>;
+type Result<T> = std::result::Result<T, Stop>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Element {
@@ -43,7 +50,7 @@ impl Reference<'_> {
                 e.labels.remove("__name__");
             }
             if out.insert(e.labels, e.value).is_some() {
-                return Err(Refused);
+                return Err(Stop::Refused);
             }
         }
         Ok(out)
@@ -58,7 +65,7 @@ impl Reference<'_> {
         let mut labels: Vec<_> = out.iter().map(|e| &e.labels).collect();
         labels.sort();
         match labels.windows(2).any(|w| w[0] == w[1]) {
-            true => Err(Refused),
+            true => Err(Stop::Refused),
             false => Ok(out),
         }
     }
@@ -184,13 +191,43 @@ impl Reference<'_> {
                     _ => binary(op, *return_bool, matching, &left, &right)?,
                 }
             }
+            Expr::Aggregate {
+                op: op @ ("topk" | "bottomk"),
+                param,
+                by,
+                expr,
+            } => {
+                let mut groups: BTreeMap<LabelMap, Vec<(f64, Element)>> = BTreeMap::new();
+                for e in self.eval(expr, t)? {
+                    if let Value::Float(v) = e.value {
+                        let labels = group_labels(&e.labels, by);
+                        groups.entry(labels).or_default().push((v, e));
+                    }
+                }
+                let k = param.expect("k is given") as usize;
+                let mut out = Vec::new();
+                for mut group in groups.into_values() {
+                    let rank = |v: f64| if *op == "topk" { -v } else { v };
+                    // NaN comes last in both.
+                    group.sort_by(|(a, _), (b, _)| {
+                        (a.is_nan(), rank(*a))
+                            .partial_cmp(&(b.is_nan(), rank(*b)))
+                            .unwrap_or(Ordering::Equal)
+                    });
+                    let at = |i: usize| group.get(i).map(|(v, _)| *v);
+                    if let (Some(last), Some(next)) = (at(k - 1), at(k))
+                        && close(last, next)
+                    {
+                        return Err(Stop::Tie);
+                    }
+                    out.extend(group.into_iter().take(k).map(|(_, e)| e));
+                }
+                out
+            }
             Expr::Aggregate { op, param, by, expr } => {
                 let mut groups: BTreeMap<LabelMap, Vec<Value>> = BTreeMap::new();
                 for e in self.eval(expr, t)? {
-                    let mut labels = match by {
-                        None => LabelMap::new(),
-                        Some((by, names)) => only(&e.labels, |n| names.contains(&n) == *by && n != "__name__"),
-                    };
+                    let mut labels = group_labels(&e.labels, by);
                     if *op == "count_values" {
                         let text = match &e.value {
                             Value::Float(v) => v.to_string(),
@@ -290,6 +327,13 @@ fn only(labels: &LabelMap, keep: impl Fn(&str) -> bool) -> LabelMap {
     kept.map(|(n, v)| (n.clone(), v.clone())).collect()
 }
 
+fn group_labels(labels: &LabelMap, by: &Option<(bool, Vec<&'static str>)>) -> LabelMap {
+    match by {
+        None => LabelMap::new(),
+        Some((by, names)) => only(labels, |n| names.contains(&n) == *by && n != "__name__"),
+    }
+}
+
 /// A subquery's histograms do not know what came before them.
 fn neighbourless(value: Value) -> Value {
     match value {
@@ -372,7 +416,7 @@ fn binary(
     let mut ones: BTreeMap<LabelMap, &Element> = BTreeMap::new();
     for e in right {
         if ones.insert(key(e, matching), e).is_some() {
-            return Err(Refused);
+            return Err(Stop::Refused);
         }
     }
     let mut made: Vec<(LabelMap, LabelMap)> = Vec::new();
@@ -394,7 +438,7 @@ fn binary(
         }
         let again = |(k, l): &(LabelMap, LabelMap)| *k == key && (!matching.group_left || *l == labels);
         if made.iter().any(again) {
-            return Err(Refused);
+            return Err(Stop::Refused);
         }
         made.push((key, labels.clone()));
         let (kept, value) = match return_bool {

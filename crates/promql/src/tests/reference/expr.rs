@@ -193,14 +193,19 @@ pub(super) fn expression(random: &mut Random, depth: u32) -> Expr {
             let simple = [
                 "sum", "sum", "avg", "min", "max", "count", "group", "stddev", "quantile",
             ];
-            let op = match expr.is_exact() && random.once_in(6) {
-                true => "count_values",
+            let op = match expr.is_exact() && random.once_in(3) {
+                true => *random.pick(&["count_values", "topk", "bottomk"]),
                 false => *random.pick(&simple),
+            };
+            let param = match op {
+                "quantile" => Some(*random.pick(&[0.0, 0.3, 0.5, 1.0])),
+                "topk" | "bottomk" => Some(*random.pick(&[1.0, 2.0, 3.0])),
+                _ => None,
             };
             let labels = *random.pick(&[&["job"][..], &["i"], &["job", "i"], &["le"], &["job", "le"], &[]]);
             Expr::Aggregate {
                 op,
-                param: (op == "quantile").then(|| *random.pick(&[0.0, 0.3, 0.5, 1.0])),
+                param,
                 by: (!random.once_in(4)).then(|| (!random.once_in(3), labels.to_vec())),
                 expr,
             }

@@ -16,7 +16,7 @@ use trilith_model::SampleValue;
 use trilith_query::vector::is_absent;
 
 use self::data::{LabelMap, Random, Series, Value};
-use self::eval::Reference;
+use self::eval::{Reference, Stop};
 use self::expr::Expr;
 use super::*;
 
@@ -98,7 +98,8 @@ fn check(data: &[Series], expr: &Expr, (start, end, step): Span3) -> std::result
     for t in (start..=end).step_by(step as usize) {
         match reference.answer(expr, t) {
             Ok(elements) => want.extend(elements.into_iter().map(|(labels, v)| ((labels, t), v))),
-            Err(eval::Refused) => {
+            Err(Stop::Tie) => return Ok(None),
+            Err(Stop::Refused) => {
                 // Whether a subquery is refused also depends on times between its windows.
                 return match got {
                     Err(_) => Ok(None),
