@@ -37,12 +37,13 @@ targets! {
     manifest_object: crate::manifest::manifest_object, crate::manifest::manifest_object_seeds;
     manifest_content: crate::manifest::manifest_content, crate::manifest::manifest_content_seeds;
     index: trilith_index::block::fuzz, seeds::index;
-    metrics_wal_record: trilith_metrics::fuzzing::wal_record, seeds::none;
+    metrics_block: trilith_metrics::fuzzing::block, trilith_metrics::fuzzing::seeds::block;
+    metrics_wal_record: trilith_metrics::fuzzing::wal_record, trilith_metrics::fuzzing::seeds::wal_record;
     metrics_wal_record_raw: trilith_metrics::fuzzing::wal_record_raw, seeds::none;
     metrics_wal_record_raw_2: trilith_metrics::fuzzing::wal_record_raw_2, seeds::none;
-    metrics_slot: trilith_metrics::fuzzing::slot, seeds::none;
-    metrics_histograms: trilith_metrics::fuzzing::histograms, seeds::none;
-    metrics_exemplars: trilith_metrics::fuzzing::exemplars, seeds::none;
+    metrics_slot: trilith_metrics::fuzzing::slot, trilith_metrics::fuzzing::seeds::slot;
+    metrics_histograms: trilith_metrics::fuzzing::histograms, trilith_metrics::fuzzing::seeds::histograms;
+    metrics_exemplars: trilith_metrics::fuzzing::exemplars, trilith_metrics::fuzzing::seeds::exemplars;
     metrics_value_page: trilith_metrics::fuzzing::value_page, seeds::none;
     metrics_values: trilith_metrics::fuzzing::values, seeds::none;
     metrics_times_page: trilith_metrics::fuzzing::times_page, seeds::none;

@@ -1,6 +1,7 @@
 //! Ingest, cut, merge and select of generated data, through log and store, with CPU time, memory and bytes per sample.
 //!
-//! `cargo bench -p trilith-metrics` takes 20,000 series × 480 samples; `SERIES` and `SAMPLES` change that.
+//! `cargo bench -p trilith-metrics` takes 20,000 series × 480 samples; `SERIES` and `SAMPLES` change that, and
+//! `HISTOGRAMS` makes so many series of a hundred native histograms of 24 to 40 buckets, 50 observations a sample.
 //! The series: one target has 200; counters, gauges with few decimals, constants, and one in 20 a full double;
 //! timestamps of a target jitter by a few ms.
 
@@ -11,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
 use trilith_block::{Shard, ShardOptions};
+use trilith_histogram::{FloatHistogram, Span};
 use trilith_metrics::{MetricsEngine, MetricsOptions, MetricsStore};
 use trilith_model::rng::Rng;
 use trilith_model::{
-    Labels, Limits, Matcher, MetricBatch, MetricSink as _, Sample, Signal, StaticLimits, SystemClock, TenantId,
+    HistogramSample, Labels, Limits, Matcher, MetricBatch, MetricSink as _, Sample, Signal, StaticLimits, SystemClock,
+    TenantId,
 };
 use trilith_object::Store;
 use trilith_query::{QueryContext, SeriesRequest, SeriesSource as _};
@@ -59,6 +62,25 @@ struct Series {
     labels: Labels,
     value: f64,
     kind: usize,
+    /// Of the series that are histograms.
+    histogram: Option<Arc<FloatHistogram>>,
+}
+
+/// Observations of a sample of a histogram.
+const OBSERVATIONS: usize = 50;
+
+fn histogram(buckets: u32) -> Arc<FloatHistogram> {
+    let mut h = FloatHistogram {
+        schema: 3,
+        zero_threshold: 2.938_735_877_055_719e-39,
+        ..FloatHistogram::default()
+    };
+    h.positive.spans = vec![Span {
+        offset: -40,
+        length: buckets,
+    }];
+    h.positive.counts = vec![0.0; buckets as usize];
+    Arc::new(h)
 }
 
 struct Generator {
@@ -67,7 +89,7 @@ struct Generator {
 }
 
 impl Generator {
-    fn new(n: usize) -> Self {
+    fn new(n: usize, histograms: usize) -> Self {
         let series = (0..n)
             .map(|i| {
                 let (target, k) = (i / PER_TARGET, i % PER_TARGET);
@@ -89,6 +111,7 @@ impl Generator {
                     labels,
                     value: (i % 1000) as f64,
                     kind: i % 20,
+                    histogram: (i % 100 < histograms).then(|| histogram(24 + (i % 17) as u32)),
                 }
             })
             .collect();
@@ -105,6 +128,18 @@ impl Generator {
         self.state
     }
 
+    /// Latencies: the middle buckets get the most.
+    fn observe(&mut self, mut h: FloatHistogram) -> FloatHistogram {
+        let buckets = h.positive.counts.len() as u64;
+        for _ in 0..OBSERVATIONS {
+            let dice = (0..4).map(|_| self.random() % buckets).sum::<u64>() / 4;
+            h.positive.counts[dice as usize] += 1.0;
+            h.count += 1.0;
+            h.sum += dice as f64 * 0.01 + (self.random() >> 11) as f64 / (1u64 << 53) as f64;
+        }
+        h
+    }
+
     fn push(&mut self, at: usize, round: usize) -> MetricBatch {
         let mut batch = MetricBatch::default();
         let end = (at + PER_TARGET * TARGETS_PER_PUSH).min(self.series.len());
@@ -113,6 +148,17 @@ impl Generator {
             let r = self.random();
             if i % PER_TARGET == 0 {
                 ts_ms = T0 + round as i64 * 15_000 + (i / PER_TARGET) as i64 % 15_000 + (r % 8) as i64;
+            }
+            if let Some(h) = self.series[i].histogram.take() {
+                let h = Arc::new(self.observe(FloatHistogram::clone(&h)));
+                self.series[i].histogram = Some(h.clone());
+                batch.histograms.push(HistogramSample {
+                    ts_ms,
+                    start_ms: T0,
+                    histogram: h,
+                });
+                batch.finish_series(self.series[i].labels.as_ref());
+                continue;
             }
             let s = &mut self.series[i];
             match s.kind {
@@ -164,7 +210,7 @@ async fn main() {
     });
 
     let samples = (n * rounds) as f64;
-    let mut generator = Generator::new(n);
+    let mut generator = Generator::new(n, setting("HISTOGRAMS", 0));
     let tenant = TenantId::anonymous();
     let (cpu0, started, mut generating) = (cpu(), Instant::now(), Duration::ZERO);
     for round in 0..rounds {

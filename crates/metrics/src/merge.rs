@@ -65,7 +65,8 @@ pub(crate) async fn merge(job: Merge) -> Result<Vec<BlockDraft>> {
             metadata.insert(&m);
         }
         let mask = Mask::of(block, TimeRange::ALL).map_err(named)?;
-        for (series, of) in reader::read_exemplars(block).await.map_err(named)?.iter() {
+        let (all, _) = reader::read_exemplars(block, |_| Ok(())).await.map_err(named)?;
+        for (series, of) in all.iter() {
             let dead = mask.as_ref().map_or_else(Vec::new, |m| m.dead(series.as_ref()));
             let alive = of.iter().filter(|e| !is_dead(&dead, e.ts_ms));
             alive.for_each(|e| exemplars.insert(series, e));

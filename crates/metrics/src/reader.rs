@@ -168,17 +168,24 @@ pub(crate) async fn read_metadata(block: &BlockHandle) -> Result<Vec<MetricMetad
     Ok(entries)
 }
 
-/// The exemplars of a block, none when it has none. Does not open the rest of it.
+/// The exemplars of a block, none when it has none. Does not open the rest of it. `book` is told the bytes that decoding
+/// takes, before it begins; what it gives lives as long as the caller wants.
 ///
 /// # Errors
-/// As `BlockReader::open`.
-pub(crate) async fn read_exemplars(block: &BlockHandle) -> Result<ExemplarSet> {
+/// As `BlockReader::open`; those of `book`.
+pub(crate) async fn read_exemplars<R>(
+    block: &BlockHandle,
+    book: impl FnOnce(usize) -> Result<R>,
+) -> Result<(ExemplarSet, Option<R>)> {
     let container = Container::open(block, FILE).await?;
-    if container.section(SECTION_EXEMPLARS, 0).is_none() {
-        return Ok(ExemplarSet::default());
-    }
+    let Some(section) = container.section(SECTION_EXEMPLARS, 0) else {
+        return Ok((ExemplarSet::default(), None));
+    };
+    // An exemplar of 60 bytes takes some 150 in memory.
+    let booked = book((section.raw_len as usize).saturating_mul(4))?;
     let bytes = container.read(SECTION_EXEMPLARS, 0).await?;
-    task::compute(move || ExemplarSet::decode(&bytes)).await?
+    let set = task::compute(move || ExemplarSet::decode(&bytes)).await??;
+    Ok((set, Some(booked)))
 }
 
 /// Opens a block of untrusted bytes and reads everything in it; for fuzzing.
@@ -199,6 +206,12 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     };
     for o in 0..reader.index.series_count().min(1000) {
         let _ = reader.index.labels(o);
+    }
+    if let Some(bytes) = read(SECTION_EXEMPLARS) {
+        let _ = ExemplarSet::decode(&bytes);
+    }
+    if let Some(bytes) = read(SECTION_METADATA) {
+        let _ = metadata::decode(&mut Reader::new(&bytes));
     }
     let fetch = |range| {
         container

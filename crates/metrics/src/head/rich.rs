@@ -34,6 +34,8 @@ pub(super) struct Rich {
     state: State,
     /// The newest histogram, if it is the newest sample; survives a seal.
     pub(super) newest: Option<Arc<FloatHistogram>>,
+    /// Of the newest sample of either kind.
+    pub(super) newest_start_ms: i64,
     /// In write order; of equal times the later one counts.
     pub(super) late: Vec<AnySample>,
     /// Memory told to the pool; it is never taken back.
@@ -71,6 +73,7 @@ impl Rich {
         }
         st.last_ms = s.ts_ms;
         st.start_ms = s.start_ms;
+        self.newest_start_ms = s.start_ms;
         match &s.value {
             SampleValue::Float(v) => {
                 put_uvarint(&mut self.bytes, (v.to_bits() ^ st.float).swap_bytes());

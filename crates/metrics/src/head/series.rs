@@ -131,6 +131,7 @@ impl Series {
             Some((t, _)) if s.ts_ms <= t => {
                 if s.ts_ms == t {
                     self.last = Some((t, newest));
+                    rich.newest_start_ms = s.start_ms;
                     rich.newest = match &s.value {
                         SampleValue::Float(_) => None,
                         SampleValue::Histogram(h) => Some(h.clone()),
@@ -209,11 +210,19 @@ impl Series {
     /// did.
     pub(crate) fn read_newest(&self, range: TimeRange, out: &mut Samples) -> bool {
         match self.last {
-            Some((ts_ms, Newest::Float(bits))) if range.contains(ts_ms) && self.rich().is_none() => {
+            Some((ts_ms, _)) if !range.contains(ts_ms) => false,
+            Some((ts_ms, Newest::Float(bits))) if self.rare.is_none() => {
                 out.push_float(ts_ms, f64::from_bits(bits));
                 true
             }
-            _ => false,
+            _ => {
+                let Some((ts_ms, value)) = self.last() else {
+                    return false;
+                };
+                let start_ms = self.rich().map_or(0, |r| r.newest_start_ms);
+                out.push(AnySample { ts_ms, start_ms, value });
+                true
+            }
         }
     }
 
@@ -348,6 +357,11 @@ mod tests {
             for range in [TimeRange::ALL, TimeRange::new(a, b)] {
                 let mut out = Samples::default();
                 series.read(&pool, range, &mut TimesMemo::default(), &mut out);
+                let mut newest = Samples::default();
+                if series.read_newest(range, &mut newest) {
+                    let (got, want) = (newest.as_ref().iter().next(), out.as_ref().iter().last());
+                    prop_assert_eq!(got.map(|s| crate::arb::plain(&s)), want.map(|s| crate::arb::plain(&s)));
+                }
                 let got: Vec<_> = out.as_ref().iter().map(|s| crate::arb::plain(&s)).collect();
                 let want: Vec<_> = model.range(range.min..=range.max).map(|(_, s)| crate::arb::plain(s)).collect();
                 prop_assert_eq!(got, want);

@@ -46,13 +46,13 @@ pub(crate) async fn exemplars(
         .collect();
     let mut read = futures::stream::iter(blocks)
         .map(|block| async move {
-            let set = reader::read_exemplars(&block).await;
+            let set = reader::read_exemplars(&block, |bytes| ctx.memory.reserve(bytes)).await;
             (block, set)
         })
         .buffered(FAN_OUT);
     while let Some((block, set)) = read.next().await {
         match set {
-            Ok(set) => {
+            Ok((set, _booked)) => {
                 let mask = Mask::of(&block, range)?;
                 wanted = task::compute(move || wanted.take_set(&set, mask)).await??;
             }

@@ -344,3 +344,68 @@ async fn what_comes_without_samples_survives_a_cut() {
         1
     );
 }
+
+/// Latencies of a service: 24 to 40 buckets, 50 observations from sample to sample.
+fn latencies(series: usize, samples: usize) -> Vec<Vec<Arc<FloatHistogram>>> {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut one = |k: usize| {
+        let buckets = 24 + k % 17;
+        let mut h = FloatHistogram {
+            schema: 3,
+            ..FloatHistogram::default()
+        };
+        h.positive.spans = vec![Span {
+            offset: -40,
+            length: buckets as u32,
+        }];
+        h.positive.counts = vec![0.0; buckets];
+        let mut next = |_| {
+            for _ in 0..50 {
+                let dice = (0..4).map(|_| random() % buckets as u64).sum::<u64>() / 4;
+                h.positive.counts[dice as usize] += 1.0;
+                h.count += 1.0;
+                h.sum += dice as f64 * 0.01 + (random() >> 11) as f64 / (1u64 << 53) as f64;
+            }
+            Arc::new(h.clone())
+        };
+        (0..samples).map(&mut next).collect()
+    };
+    (0..series).map(&mut one).collect()
+}
+
+#[tokio::test]
+async fn a_histogram_takes_less_than_a_byte_per_bucket() {
+    // More series give the figure of a large head, in which memory that is not yet used does not show.
+    let series = std::env::var("TRILITH_HISTOGRAMS").ok().and_then(|n| n.parse().ok());
+    let (series, samples) = (series.unwrap_or(20), 480);
+    let data = latencies(series, samples);
+    let buckets: usize = data.iter().flatten().map(|h| h.positive.counts.len()).sum();
+    let world = World::new();
+    let store = world.open().await;
+    for (i, ts_ms) in (0..samples).map(|i| (i, T0 + i as i64 * 15_000)) {
+        let mut b = MetricBatch::default();
+        for (k, all) in data.iter().enumerate() {
+            b.histograms.push(HistogramSample {
+                ts_ms,
+                start_ms: T0 - 1,
+                histogram: all[i].clone(),
+            });
+            b.finish_series(Labels::from_pairs([("__name__", "h".to_owned()), ("i", k.to_string())]).as_ref());
+        }
+        store.append(&anonymous(), b).await.unwrap();
+    }
+    let all = (series * samples) as f64;
+    let per_sample = buckets as f64 / all;
+    let head = store.shard().head_stats().active_bytes as f64 / all;
+    store.flush().await.unwrap();
+    let block = store.shard().blocks().iter().map(|b| b.meta.bytes()).sum::<u64>() as f64 / all;
+    eprintln!("{per_sample:.1} buckets per histogram: {head:.1} bytes in a head, {block:.1} in a block");
+    assert!(head < per_sample * 5.0, "{head} bytes per sample in a head");
+    assert!(block < per_sample, "{block} bytes per sample in a block");
+}
