@@ -269,7 +269,8 @@ impl<'a> Parser<'a> {
             };
             if matching.cardinality != Cardinality::OneToOne {
                 self.take()?;
-                if self.peek()?.kind == Kind::LeftParen {
+                let next = self.peek()?.kind;
+                if next == Kind::LeftParen || !next.begins_expression() {
                     matching.include = self.grouping_labels()?;
                 }
             }
@@ -448,18 +449,7 @@ impl<'a> Parser<'a> {
                 self.expect(Kind::RightParen)?;
                 return Ok(args);
             };
-            let next = self.peek()?.kind;
-            let begins_expression = next.names_metric()
-                || matches!(
-                    next,
-                    Kind::Number
-                        | Kind::Duration
-                        | Kind::String
-                        | Kind::LeftParen
-                        | Kind::LeftBrace
-                        | Kind::Operator(Operator::Add | Operator::Sub)
-                );
-            if !begins_expression {
+            if !self.peek()?.kind.begins_expression() {
                 return self.error(comma.span(), "trailing commas not allowed in function call args");
             }
         }

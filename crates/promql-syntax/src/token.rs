@@ -329,6 +329,19 @@ impl Kind {
         }
     }
 
+    pub(crate) fn begins_expression(self) -> bool {
+        self.names_metric()
+            || matches!(
+                self,
+                Kind::Number
+                    | Kind::Duration
+                    | Kind::String
+                    | Kind::LeftParen
+                    | Kind::LeftBrace
+                    | Kind::Operator(Operator::Add | Operator::Sub)
+            )
+    }
+
     /// Whether the token can be a label in a grouping list.
     pub(crate) fn names_label(self) -> bool {
         match self {

@@ -84,6 +84,10 @@ fn tokens_that_fit_nowhere() {
             "a[5m:5m 5m]",
             "1:9: parse error: unexpected duration \"5m\" in subquery selector, expected \"]\"",
         ),
+        (
+            "a + on (b) group_left > c",
+            "1:23: parse error: unexpected <op:>> in grouping opts, expected \"(\"",
+        ),
         ("a + group_left b", "1:5: parse error: unexpected <group_left>"),
         ("a + fill (b) c", "1:11: parse error: unexpected identifier \"b\""),
     ] {
