@@ -41,6 +41,7 @@ pub struct Limits {
     /// Oldest accepted metrics sample relative to the newest of its series is unlimited: late data goes
     /// to overlapping blocks.
     pub query_series_max: u64,
+    /// Samples that one query holds at a time; what streams through an aggregation is bounded by memory and time.
     pub query_samples_max: u64,
     pub query_entries_max: u64,
     /// Most lines one log query may ask for.

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::hash::BuildHasher as _;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -35,8 +34,6 @@ const TIMES_PAGES_KEPT: usize = 128;
 pub(crate) struct Selection {
     pub(crate) ctx: QueryContext,
     pub(crate) plan: Arc<Plan>,
-    /// Samples handed out so far.
-    samples: AtomicU64,
     /// By (source, page). Series of later runs mostly use the same vectors.
     times: Mutex<HashMap<(u32, usize), Arc<HeldTimes>>>,
 }
@@ -59,7 +56,6 @@ impl Selection {
         Arc::new(Selection {
             ctx,
             plan,
-            samples: AtomicU64::new(0),
             times: Mutex::default(),
         })
     }
@@ -250,28 +246,12 @@ impl Selection {
                 a.batch.mixed.truncate(before.1);
                 a.batch.starts.truncate(before.2);
             }
-            self.count_samples((a.batch.sample_count() - before.0 - before.1) as u64)?;
         }
         let mut batch = a.batch;
         batch.columns.sort_by_key(|c| c.times_idx);
         QueryStats::add(&self.ctx.stats.series, batch.columns.len() as u64);
         QueryStats::add(&self.ctx.stats.samples, batch.sample_count() as u64);
         Ok(batch)
-    }
-
-    fn count_samples(&self, n: u64) -> Result<()> {
-        let total = self.samples.fetch_add(n, Ordering::Relaxed) + n;
-        let max = self.ctx.limits.query_samples_max;
-        if max != 0 && total > max {
-            return Err(Error::new(
-                ErrorKind::Execution,
-                format!(
-                    "query processing would load too many samples into memory in query execution: more than {max} \
-                     (limits.query-samples)"
-                ),
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -427,7 +427,7 @@ pub const SETTINGS: &[Setting] = &[
         "limits.query-samples",
         Kind::Count,
         "50000000",
-        "Samples one query may read. 0: no limit.",
+        "Samples one query may hold at a time: results, subqueries, the windows of one step. 0: no limit.",
     ),
     limit(
         "limits.query-entries",

@@ -166,13 +166,6 @@ async fn queries_are_bounded() {
             ),
             (
                 Limits {
-                    query_samples_max: 299,
-                    ..Limits::default()
-                },
-                "limits.query-samples",
-            ),
-            (
-                Limits {
                     query_memory_bytes: 1000,
                     ..Limits::default()
                 },
@@ -187,7 +180,6 @@ async fn queries_are_bounded() {
         }
         let limits = Limits {
             query_series_max: 3,
-            query_samples_max: 300,
             ..Limits::default()
         };
         let ctx = QueryContext::new(anonymous(), Arc::new(limits), world.clock.clone(), Duration::ZERO);
