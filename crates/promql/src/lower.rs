@@ -297,7 +297,7 @@ fn matching(m: &syntax::VectorMatching) -> Matching {
     }
 }
 
-/// Refuses a message's span out of the way of the line and column that other messages give.
+/// With the first and last byte of the expression rather than line and column, as upstream has it.
 fn at(span: Span, message: &str) -> Error {
     Error::invalid(format!("{}:{}: {message}", span.start, span.end))
 }

@@ -9,6 +9,7 @@ use trilith_testkit::{MemorySeries, SimClock};
 use super::*;
 
 mod histograms;
+mod info;
 mod language;
 mod operators;
 mod oracle;
