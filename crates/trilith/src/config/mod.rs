@@ -451,7 +451,7 @@ pub fn reference_page() -> String {
          `${NAME:-default}` are replaced from the environment and `$$` is a dollar sign. Unknown keys are errors.\n\
          `trilith check-config FILE` checks a file. Limits and the settings `otlp.*` can be set per tenant under `overrides`:\n\n\
          ```yaml\noverrides:\n  team-a:\n    active-series: 2000000\n    ingest-rate: 20MiB\n    otlp:\n      promote-resource-attributes: k8s.namespace.name\n```\n\n\
-         `SIGHUP` and `POST /-/reload` read these and the overrides of the file again; other settings need a restart.\n\n\
+         `SIGHUP` and, with `web.enable-lifecycle`, `POST /-/reload` read these and the overrides of the file again; other settings need a restart.\n\n\
          This page is printed by `trilith config-reference`.\n",
     );
     let mut group = "";
