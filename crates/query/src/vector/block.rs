@@ -162,6 +162,8 @@ pub struct Block {
     /// `rows.len() * steps` cells.
     pub values: Vec<f64>,
     memory: Option<Reservation>,
+    /// Room behind the cells.
+    spare: Option<Reservation>,
 }
 
 impl Block {
@@ -184,6 +186,7 @@ impl Block {
             values: vec![ABSENT; cells],
             rows,
             memory: Some(memory),
+            spare: None,
         })
     }
 
@@ -219,8 +222,25 @@ impl Block {
             Some(m) => m.join(booked),
             none => *none = Some(booked),
         }
+        self.make_room(ctx, other.values.len())?;
         self.rows.append(&mut other.rows);
         self.values.append(&mut other.values);
+        Ok(())
+    }
+
+    /// Room for further cells. A large block grows by a half: what is kept free is booked, and while the cells move,
+    /// both places are.
+    fn make_room(&mut self, ctx: &QueryContext, cells: usize) -> Result<()> {
+        let (have, need) = (self.values.capacity(), self.values.len() + cells);
+        if need <= have {
+            return Ok(());
+        }
+        let room = need.max(have + have / 2);
+        let moving = ctx.memory.reserve(room.saturating_mul(8))?;
+        self.values.reserve_exact(room - self.values.len());
+        drop(moving);
+        let free = (self.values.capacity() - need) * 8;
+        self.spare = Some(ctx.memory.reserve(free)?);
         Ok(())
     }
 
@@ -398,6 +418,7 @@ mod tests {
                 .collect(),
             values: rows.iter().flat_map(|(_, v)| v.iter().copied()).collect(),
             memory: None,
+            spare: None,
         }
     }
 

@@ -60,6 +60,9 @@ impl Join {
     }
 }
 
+/// Pairs of one key that are made before anybody looks whether they are allowed.
+const PAIRS_UNCHECKED_MAX: usize = 1 << 16;
+
 /// Two rows that meet, and where their result goes. `None` stands for a fill value.
 #[derive(Clone, Copy)]
 struct Pair {
@@ -146,7 +149,7 @@ impl Joiner<'_> {
     }
 
     /// Results with equal labels of one key share a row.
-    fn plan(&self, index: &Index) -> std::result::Result<Plan, MatchError> {
+    fn plan(&mut self, index: &Index) -> std::result::Result<Plan, MatchError> {
         let Join {
             return_bool,
             matching,
@@ -160,11 +163,19 @@ impl Joiner<'_> {
             ends: Vec::with_capacity(index.keys.len()),
         };
         let mut places: HashMap<(Labels, bool), usize> = HashMap::new();
+        let mut memory = self.ctx.memory.reserve(0)?;
         for (key, labels) in index.keys.iter().enumerate() {
             if key % 1024 == 0 {
                 self.ctx.check()?;
             }
             let (manys, ones) = self.rows_of(index, key);
+            if ones.len() > 1 && manys.len().saturating_mul(ones.len()) > PAIRS_UNCHECKED_MAX {
+                // As a rule these are duplicates, and there is no need to pair them first.
+                self.check_ones(labels, ones);
+                if let Some(failure) = self.failure.take() {
+                    return Err(failure.error);
+                }
+            }
             places.clear();
             let alone = !self.join.fills() && manys.len() == 1 && ones.len() == 1;
             let mut place = |many: Option<usize>, one: Option<usize>| {
@@ -189,7 +200,12 @@ impl Joiner<'_> {
                 };
                 plan.pairs.push(Pair { many, one, out });
             };
-            for m in manys {
+            for (n, m) in manys.iter().enumerate() {
+                if n % 64 == 0 {
+                    self.ctx.check()?;
+                }
+                // A pair, its entry among the places, and a row with labels of its own at worst.
+                memory.grow(ones.len() * (size_of::<Pair>() + size_of::<Row>() + 64))?;
                 ones.iter().for_each(|o| place(Some(*m), Some(*o)));
                 if matching.fill_right.is_some() {
                     place(Some(*m), None);

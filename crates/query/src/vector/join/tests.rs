@@ -159,3 +159,33 @@ fn sets() {
         [r#"{a="1"} 1 1"#, r#"{a="2"} 2 _"#]
     );
 }
+
+#[test]
+fn duplicates_are_found_before_they_are_paired() {
+    let ctx = test_context();
+    let names: Vec<String> = (0..3000).map(|i| i.to_string()).collect();
+    let pairs: Vec<[(&str, &str); 1]> = names.iter().map(|n| [("i", n.as_str())]).collect();
+    let rows: Vec<(&[(&str, &str)], &[f64])> = pairs.iter().map(|p| (p.as_slice(), [1.0].as_slice())).collect();
+    let all = block(&ctx, &rows);
+    let join = Join {
+        op: BinaryOp::Mul,
+        return_bool: false,
+        matching: on(&[], Cardinality::ManyToOne, &[]),
+        names: NameRemoval::Delayed,
+    };
+    // Nine million pairs would not fit the budget.
+    let limits = trilith_model::Limits {
+        query_memory_bytes: 4 << 20,
+        ..Default::default()
+    };
+    let small = QueryContext::new(
+        trilith_model::TenantId::anonymous(),
+        std::sync::Arc::new(limits),
+        std::sync::Arc::new(trilith_model::SystemClock),
+        std::time::Duration::ZERO,
+    );
+    assert!(matches!(
+        join.run(&small, &all, &all),
+        Err(MatchError::Duplicate { .. })
+    ));
+}
