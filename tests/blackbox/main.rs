@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "tests report what they skip and which seed they ran")]
 
 mod bad_input;
+mod deletes;
 mod durability;
 mod harness;
 mod kill;
@@ -13,6 +14,7 @@ mod logs;
 mod metrics;
 mod otlp_metrics;
 mod prom_api;
+mod remote_write;
 mod startup;
 mod storage;
 mod tenants;

@@ -64,7 +64,8 @@ pub fn all(
         metrics.clone(),
         options.clone(),
         process.clone(),
-    );
+    )
+    .with_admin(stores.metrics.clone());
     let loki = loki::Loki {
         shared: shared.clone(),
         source: stores.logs.clone(),

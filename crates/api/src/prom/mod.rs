@@ -4,6 +4,7 @@
 //! merged; unknown ones are ignored. Queries wait for a slot of [`gate::Gate`]; a client that goes away drops the
 //! handler, which cancels the query's context and frees the slot.
 
+mod admin;
 mod discovery;
 mod edge;
 mod envelope;
@@ -30,7 +31,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
-use trilith_model::MetricSink;
+use trilith_model::{MetricAdmin, MetricSink};
 use trilith_query::SeriesSource;
 
 use crate::common::Shared;
@@ -54,6 +55,7 @@ pub struct Prom {
     pub otlp: MetricsReceiver,
     pub options: Arc<Options>,
     pub system: Arc<dyn System>,
+    admin: Option<Arc<dyn MetricAdmin>>,
     queries: Arc<Gate>,
     /// Series, label names and values, exemplars, metadata: apart, so that an editor works while queries wait.
     lookups: Arc<Gate>,
@@ -85,7 +87,14 @@ impl Prom {
             otlp,
             options: Arc::new(options),
             system,
+            admin: None,
         }
+    }
+
+    /// What `admin/tsdb` acts on; without it, and unless [`Options::enable_admin`], these endpoints are disabled.
+    pub fn with_admin(mut self, admin: Arc<dyn MetricAdmin>) -> Self {
+        self.admin = Some(admin);
+        self
     }
 }
 
@@ -111,6 +120,10 @@ pub const LINKS: &[(&str, &str)] = &[
     ("GET /api/v1/metadata", "metric metadata"),
     ("GET /api/v1/targets", "scrape targets"),
     ("GET /api/v1/rules", "rules and their alerts"),
+    (
+        "POST|PUT /api/v1/admin/tsdb/…",
+        "delete_series, clean_tombstones, snapshot (web.enable-admin-api)",
+    ),
     ("GET /api/v1/status/tsdb", "cardinality of recent data"),
     ("GET /api/v1/status/flags", "settings in force"),
     ("GET /api/v1/status/buildinfo", "version"),
@@ -165,6 +178,15 @@ pub fn router(prom: Prom) -> Router {
             "/search/label_values",
             get(search::label_values).post(search::label_values),
         )
+        .route(
+            "/admin/tsdb/delete_series",
+            post(admin::delete_series).put(admin::delete_series),
+        )
+        .route(
+            "/admin/tsdb/clean_tombstones",
+            post(admin::clean_tombstones).put(admin::clean_tombstones),
+        )
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/read", post(read::remote_read))
         .route("/write", post(write::remote_write))
         .route("/otlp/v1/metrics", post(write::otlp));

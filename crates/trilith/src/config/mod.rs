@@ -252,6 +252,7 @@ impl Resolver<'_> {
             read_frame_bytes: usize::try_from(self.bytes("storage.remote.read-max-bytes-in-frame"))
                 .unwrap_or(usize::MAX),
             cors_origin: if all { None } else { cors_origin },
+            enable_admin: self.boolean("web.enable-admin-api"),
             enable_lifecycle: self.boolean("web.enable-lifecycle"),
             ..prom::Options::default()
         }

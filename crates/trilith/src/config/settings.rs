@@ -145,6 +145,13 @@ pub const SETTINGS: &[Setting] = &[
         "Origins whose pages may read answers of the Prometheus API: a regular expression for the whole origin.",
     ),
     s(
+        "web.enable-admin-api",
+        Kind::Bool,
+        "false",
+        LISTEN,
+        "Allow /api/v1/admin/tsdb: deleting series, freeing their space, snapshots.",
+    ),
+    s(
         "web.enable-lifecycle",
         Kind::Bool,
         "false",
