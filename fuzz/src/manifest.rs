@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use trilith_block::manifest::{Delta, State};
-use trilith_block::{BlockMeta, Compression, Container, ContainerWriter, FileBody};
+use trilith_block::{BlockMeta, Compression, Container, ContainerWriter, FileBody, Tombstone};
 use trilith_codec::crc32c;
 use ulid::Ulid;
 
@@ -51,12 +51,18 @@ pub fn container_seeds() -> Vec<Vec<u8>> {
 pub fn manifest_object(bytes: &[u8]) {
     let _ = Delta::decode(bytes, SHARD, 1);
     let _ = State::decode(bytes, SHARD, 1);
+    let _ = Delta::decode(bytes, SHARD, 2);
+    let _ = State::decode(bytes, SHARD, 2);
 }
 
 pub fn manifest_object_seeds() -> Vec<Vec<u8>> {
-    let state = state_after(&delta());
+    let mut state = state_after(&delta());
+    let plain = state.encode().expect("valid").to_vec();
+    let _ = state.apply(&masking());
     vec![
         delta().encode().expect("valid").to_vec(),
+        plain,
+        masking().encode().expect("valid").to_vec(),
         state.encode().expect("valid").to_vec(),
     ]
 }
@@ -72,6 +78,15 @@ pub fn manifest_content(json: &[u8]) {
         manifest_object(&object);
         if let Ok(delta) = Delta::decode(&object, SHARD, 1) {
             let _ = State::new(SHARD).apply(&delta);
+        }
+        if let Ok(masking) = Delta::decode(&object, SHARD, 2) {
+            let mut state = state_after(&delta());
+            if state.apply(&masking).is_ok() {
+                assert!(
+                    state.masks().keys().all(|id| state.blocks.contains_key(id)),
+                    "masks are of blocks"
+                );
+            }
         }
     }
 }
@@ -113,6 +128,25 @@ fn delta() -> Delta {
     }
 }
 
+/// A delta that masks the block of [`delta`].
+fn masking() -> Delta {
+    let tombstone = Tombstone {
+        id: Ulid::from_parts(2, 2),
+        tenant: "team-a".into(),
+        time_min: 1,
+        time_max: 1,
+        created_ms: 5,
+        what: r#"[[["a","=","b"]]]"#.into(),
+        blocks: [Ulid::from_parts(1, 2)].into(),
+    };
+    Delta {
+        n: 2,
+        add: Vec::new(),
+        tombstones: vec![Arc::new(tombstone)],
+        ..delta()
+    }
+}
+
 fn state_after(delta: &Delta) -> State {
     let mut state = State::new(SHARD);
     // Whether it is accepted depends on rules that are not at stake here; an empty state is a seed too.
@@ -132,6 +166,8 @@ mod tests {
         let objects = manifest_object_seeds();
         let delta = Delta::decode(&objects[0], SHARD, 1).expect("valid");
         assert_eq!(delta.add.len(), 1);
+        let state = State::decode(&objects[3], SHARD, 2).expect("valid");
+        assert_eq!(state.tombstones.len(), 1);
         for json in manifest_content_seeds() {
             assert!(json.starts_with(b"{"));
             manifest_content(&json);

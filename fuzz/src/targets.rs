@@ -48,6 +48,7 @@ targets! {
     metrics_values: trilith_metrics::fuzzing::values, seeds::none;
     metrics_times_page: trilith_metrics::fuzzing::times_page, seeds::none;
     metrics_directories: trilith_metrics::fuzzing::directories, seeds::none;
+    metrics_tombstone: trilith_metrics::fuzzing::tombstone, seeds::none;
     metrics_metadata: trilith_metrics::fuzzing::metadata, seeds::none;
     logs_wal_payload: trilith_logs::fuzz::wal_payload, seeds::none;
     logs_directory: trilith_logs::fuzz::directory, seeds::none;

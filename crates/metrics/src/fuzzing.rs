@@ -81,6 +81,13 @@ pub fn exemplars(bytes: &[u8]) {
     let _ = exemplars::ExemplarSet::decode(bytes);
 }
 
+/// The text of a tombstone.
+pub fn tombstone(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        crate::tombstones::fuzz(text);
+    }
+}
+
 /// The metadata section.
 pub fn metadata(bytes: &[u8]) {
     let _ = metadata::decode(&mut Reader::new(bytes));

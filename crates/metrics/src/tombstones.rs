@@ -40,6 +40,24 @@ fn describe(selectors: &[Vec<Matcher>]) -> Result<String> {
     serde_json::to_string(&lists).map_err(|e| Error::internal(format!("selectors do not encode: {e}")))
 }
 
+/// Reads any text as a tombstone's and writes it again; for fuzzing.
+pub(crate) fn fuzz(text: &str) {
+    let mut tombstone = Tombstone {
+        id: Ulid::nil(),
+        tenant: String::new(),
+        time_min: 0,
+        time_max: 0,
+        created_ms: 0,
+        what: text.to_owned(),
+        blocks: Default::default(),
+    };
+    if let Ok(deletion) = Deletion::of(&tombstone) {
+        tombstone.what = describe(&deletion.selectors).expect("matchers are text");
+        let again = Deletion::of(&tombstone).expect("what was written can be read");
+        assert_eq!(again.selectors, deletion.selectors);
+    }
+}
+
 impl Deletion {
     fn of(tombstone: &Tombstone) -> Result<Deletion> {
         let bad = |what: &dyn std::fmt::Display| Error::corrupt(format!("tombstone {}: {what}", tombstone.id));
