@@ -103,6 +103,9 @@ pub(super) enum HistogramError {
          number of observations found in the buckets (in absence of NaN)"
     )]
     CountMismatch(u128, u64),
+    /// What only this implementation refuses, a negative zero threshold for one.
+    #[error("{0}")]
+    Invalid(trilith_histogram::HistogramError),
 }
 
 /// Populations while they are checked: exact integers or floats.
@@ -260,6 +263,8 @@ impl HistogramReader {
                 return Err(HistogramError::CountMismatch(sum, self.count_int));
             }
         }
+        // The store and the arithmetic rely on it.
+        histogram.validate().map_err(HistogramError::Invalid)?;
         Ok(histogram)
     }
 

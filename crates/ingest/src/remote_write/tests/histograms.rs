@@ -359,6 +359,21 @@ fn invalid_histograms_are_refused_with_upstream_texts() {
 }
 
 #[test]
+fn zero_thresholds_are_sane() {
+    for zero_threshold in [f64::NAN, -0.5] {
+        let got = write(vec![pb::Histogram {
+            zero_threshold,
+            ..int()
+        }]);
+        assert_eq!(
+            (got.batch.histograms.len(), got.rejections.len()),
+            (0, 1),
+            "{zero_threshold}"
+        );
+    }
+}
+
+#[test]
 fn hostile_numbers_do_not_wrap_around() {
     // In 64 bits the populations would wrap to -2 and the sum to 12.
     let wrapping = pb::Histogram {
