@@ -13,6 +13,8 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use crate::error::{Error, Result};
 use shape::Shape;
 
@@ -31,8 +33,8 @@ pub struct AnchoredRegex {
     /// Sorted, distinct; set when the expression stands for finitely many values.
     literal_set: Option<Vec<String>>,
     literal_prefix: String,
-    /// `^(?s:…)$`, compiled at once only when the shape needs it.
-    regex: Option<regex::Regex>,
+    /// `^(?s:…)$`, compiled at once only when the shape needs it, otherwise when groups are first asked for.
+    regex: OnceLock<regex::Regex>,
     translated: String,
 }
 
@@ -42,10 +44,11 @@ impl AnchoredRegex {
     pub fn new(pattern: &str) -> Result<Self> {
         let translated = translate(pattern)?;
         let analysis = shape::analyse(&translated)?;
-        let regex = match analysis.shape {
-            Shape::Regex => Some(compile(&translated)?),
-            _ => None,
-        };
+        let regex = OnceLock::new();
+        if matches!(analysis.shape, Shape::Regex) {
+            let compiled = compile(&translated)?;
+            regex.get_or_init(|| compiled);
+        }
         Ok(AnchoredRegex {
             shape: analysis.shape,
             literal_set: analysis.literal_set,
@@ -72,8 +75,7 @@ impl AnchoredRegex {
             }
             Shape::Contains(literal) => value.contains(literal.as_str()),
             Shape::Regex => {
-                value.starts_with(self.literal_prefix.as_str())
-                    && self.regex.as_ref().is_some_and(|r| r.is_match(value))
+                value.starts_with(self.literal_prefix.as_str()) && self.regex.get().is_some_and(|r| r.is_match(value))
             }
         }
     }
@@ -81,12 +83,11 @@ impl AnchoredRegex {
     /// When the whole value matches, appends `template` with `$1`, `${1}` and `$name` replaced (Go's `Expand`)
     /// to `out`; false when it does not match.
     pub fn expand(&self, value: &str, template: &str, out: &mut String) -> Result<bool> {
-        let lazily;
-        let regex = match &self.regex {
+        let regex = match self.regex.get() {
             Some(r) => r,
             None => {
-                lazily = compile(&self.translated)?;
-                &lazily
+                let compiled = compile(&self.translated)?;
+                self.regex.get_or_init(|| compiled)
             }
         };
         Ok(match regex.captures(value) {
