@@ -17,6 +17,7 @@ use trilith_query::vector::{Accumulator, Block, Grid, Row, Top, is_absent};
 use trilith_query::{QueryContext, SelectHints, SeriesSource};
 
 use crate::ast::{Aggregation, Binary, Edges, Expr, ExprKind, Selector, Span, ValueType};
+use crate::deep::deep;
 use crate::element::ElementOp;
 use crate::functions::{Function, RangeFunction, max_of, min_of};
 use crate::invariant;
@@ -176,7 +177,7 @@ impl Evaluator {
 
     /// A scalar at every step.
     pub(crate) fn scalar<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Vec<f64>>> {
-        async move {
+        deep(async move {
             Ok(match &expr.kind {
                 ExprKind::Number(v) => vec![*v; grid.steps],
                 ExprKind::Paren(e) | ExprKind::Plus(e) => self.scalar(e, grid).await?,
@@ -243,8 +244,7 @@ impl Evaluator {
                 }
                 _ => return Err(Error::internal("not a scalar expression")),
             })
-        }
-        .boxed()
+        })
     }
 
     fn shared_scalar<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<Arc<[f64]>>> {
@@ -274,7 +274,7 @@ impl Evaluator {
         sink: Sink,
         hints: SelectHints,
     ) -> BoxFuture<'a, Result<Sink>> {
-        async move {
+        deep(async move {
             let (leaf, ops) = self.leaf(expr, grid).await?;
             let block = match leaf {
                 Leaf::Block(block) => block,
@@ -301,8 +301,7 @@ impl Evaluator {
             };
             let this = self.clone();
             task::compute_sized(block.values.len(), move || this.finish_block(block, &ops, sink)).await?
-        }
-        .boxed()
+        })
     }
 
     /// As [`stream`](Self::stream), but all rows at once: those that become equal have to be told apart from those that
@@ -359,7 +358,7 @@ impl Evaluator {
 
     /// Walks down the element-wise operations to what they work on; `ops` come out last one first.
     fn leaf<'a>(&'a self, expr: &'a Expr, grid: Grid) -> BoxFuture<'a, Result<(Leaf<'a>, Vec<ElementOp>)>> {
-        async move {
+        deep(async move {
             let mut ops = Vec::new();
             let mut e = expr;
             let leaf = loop {
@@ -471,8 +470,7 @@ impl Evaluator {
             };
             ops.reverse();
             Ok((leaf, ops))
-        }
-        .boxed()
+        })
     }
 
     fn scalar_op<'a>(

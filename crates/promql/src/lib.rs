@@ -18,6 +18,7 @@ mod aggregate;
 mod ast;
 mod bucketless;
 mod calls;
+mod deep;
 mod element;
 mod eval;
 mod functions;
