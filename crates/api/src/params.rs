@@ -20,7 +20,8 @@ impl Params {
             .headers
             .get(header::CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.starts_with("application/x-www-form-urlencoded"));
+            .and_then(|v| v.split(';').next())
+            .is_some_and(|v| v.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
         if form && matches!(parts.method, Method::POST | Method::PUT) {
             let bytes: Bytes = axum::body::to_bytes(body, FORM_BYTES_MAX)
                 .await
@@ -74,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn body_and_url_are_one_set() {
         let r = Request::post("/x?a=url&b=2&match[]=u")
-            .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
+            .header("content-type", "Application/X-WWW-Form-urlencoded ; charset=UTF-8")
             .body(Body::from("a=body&match%5B%5D=%7Bx%3D%22y%22%7D&c=1+2"))
             .expect("valid request");
         let p = Params::read(r).await.expect("valid form");

@@ -20,9 +20,32 @@ pub fn prometheus(text: &str) -> Result<i64, String> {
         "292277025-08-18T07:12:54.999999999Z" => return Ok(9_223_372_036_854_775 * 1000 - 62_135_596_801_000 + 999),
         _ => {}
     }
-    text.parse::<Timestamp>()
+    rfc3339_form(text)
+        .then(|| text.parse::<Timestamp>().ok())
+        .flatten()
         .map(|t| t.as_nanosecond().div_euclid(1_000_000) as i64)
-        .map_err(|_| bad())
+        .ok_or_else(bad)
+}
+
+/// Whether a text is laid out as RFC 3339 has it, with the letters in upper case; the parser takes more (no seconds, a space
+/// for the `T`, names of zones).
+fn rfc3339_form(text: &str) -> bool {
+    let digits_and = |layout: &str, text: &str| {
+        layout.len() == text.len()
+            && layout.bytes().zip(text.bytes()).all(|(l, t)| match l {
+                b'0' => t.is_ascii_digit(),
+                b'+' => matches!(t, b'+' | b'-'),
+                l => l == t,
+            })
+    };
+    let Some((whole, rest)) = text.split_at_checked("0000-00-00T00:00:00".len()) else {
+        return false;
+    };
+    let zone = match rest.strip_prefix(['.', ',']) {
+        Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
+        None => rest,
+    };
+    digits_and("0000-00-00T00:00:00", whole) && (zone == "Z" || digits_and("+00:00", zone))
 }
 
 /// An optional time parameter of the Prometheus API; to ms.
@@ -45,9 +68,18 @@ pub(crate) fn optional(params: &Params, name: &str) -> Result<Option<i64>, ApiEr
 pub fn prometheus_duration(text: &str) -> Result<i64, String> {
     let bad = || format!("cannot parse {text:?} to a valid duration");
     if let Some(seconds) = go_float(text) {
-        return seconds_to_ms(seconds).ok_or_else(|| format!("{}. It overflows int64", bad()));
+        // Whole nanoseconds, and of these whole milliseconds.
+        let ns = seconds * 1e9;
+        let fits = ns.abs() <= i64::MAX as f64;
+        return if fits {
+            Ok(ns as i64 / 1_000_000)
+        } else {
+            Err(format!("{}. It overflows int64", bad()))
+        };
     }
-    duration_ms(text).ok_or_else(bad)
+    duration_ms(text)
+        .filter(|ms| *ms <= i64::MAX / 1_000_000)
+        .ok_or_else(bad)
 }
 
 /// What `strconv.ParseFloat` takes and JSON-ish clients send; hexadecimal floats and underscores are left out.
@@ -193,8 +225,24 @@ mod tests {
         for bad in ["", "foo", "NaN", "Inf", "1e300"] {
             assert!(prometheus(bad).is_err(), "{bad}");
         }
+        for bad in [
+            "2015-07-01 20:10:51Z",
+            "2015-07-01T20:10Z",
+            "2015-07-01t20:10:51z",
+            "2015-07-01T20:10:51",
+            "2015-07-01T20:10:51+02",
+            "2015-07-01T20:10:51Z[UTC]",
+            "2015-13-01T20:10:51Z",
+        ] {
+            assert!(prometheus(bad).is_err(), "{bad}");
+        }
+        assert_eq!(prometheus("2015-07-01T20:10:51Z"), Ok(1_435_781_451_000));
         assert_eq!(prometheus_duration("1.5"), Ok(1500));
         assert_eq!(prometheus_duration("1m0s"), Ok(60_000));
+        assert_eq!(prometheus_duration("0.0019"), Ok(1));
+        assert_eq!(prometheus_duration("290y"), Ok(290 * 31_536_000_000));
+        assert!(prometheus_duration("300y").is_err());
+        assert!(prometheus_duration("1e15").is_err_and(|e| e.ends_with("It overflows int64")));
         assert_eq!(
             prometheus_duration("x"),
             Err("cannot parse \"x\" to a valid duration".into())

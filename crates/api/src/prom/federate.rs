@@ -4,6 +4,7 @@
 //! with custom buckets as classic ones in both. There are no external labels; `instance` is added empty where it is
 //! missing, so that the scraper's own does not take its place.
 
+mod escape;
 mod proto;
 mod text;
 
@@ -18,6 +19,7 @@ use trilith_histogram::FloatHistogram;
 use trilith_model::{Labels, Matcher, Result, SampleValue, task};
 use trilith_query::{ColumnValues, QueryContext, SelectHints, SeriesRequest};
 
+use self::escape::Escaping;
 use super::Prom;
 use super::labels::selector;
 use crate::common::Failure;
@@ -85,12 +87,13 @@ fn classic(h: &FloatHistogram) -> Vec<(f64, f64)> {
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
-    /// `utf8`: names outside the legacy charset are quoted, otherwise their characters become underscores.
+    /// 1.0.0: names may be quoted; the older version is told otherwise.
     Text {
-        utf8: bool,
+        v1: bool,
+        escaping: Escaping,
     },
     Protobuf {
-        utf8: bool,
+        escaping: Escaping,
     },
 }
 
@@ -114,37 +117,40 @@ impl Format {
                         .is_some_and(|(n, v)| n.trim() == name && v.trim().trim_matches('"') == value)
                 })
             };
-            let utf8 = has("escaping", "allow-utf-8");
+            let asked = range.split(';').filter_map(|p| p.trim().split_once('='));
+            let mut asked = asked.filter(|(n, _)| n.trim() == "escaping");
+            let escaping = asked.find_map(|(_, v)| Escaping::of(v.trim().trim_matches('"')));
+            let escaping = escaping.unwrap_or(Escaping::Underscores);
             match kind {
                 "application/vnd.google.protobuf"
                     if has("proto", "io.prometheus.client.MetricFamily") && has("encoding", "delimited") =>
                 {
-                    return Format::Protobuf { utf8 };
+                    return Format::Protobuf { escaping };
                 }
-                "text/plain" => return Format::Text { utf8 },
+                "text/plain" => {
+                    // Quoted names need the newer version, whatever was asked.
+                    let v1 = has("version", "1.0.0") || escaping == Escaping::AllowUtf8;
+                    return Format::Text { v1, escaping };
+                }
                 _ => {}
             }
         }
-        Format::Text { utf8: false }
-    }
-
-    fn utf8(self) -> bool {
-        match self {
-            Format::Text { utf8 } | Format::Protobuf { utf8 } => utf8,
+        Format::Text {
+            v1: false,
+            escaping: Escaping::Underscores,
         }
     }
 
     fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Format::Text { utf8: false } => "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-            Format::Text { utf8: true } => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
-            Format::Protobuf { utf8: false } => {
-                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=underscores"
-            }
-            Format::Protobuf { utf8: true } => {
-                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=allow-utf-8"
-            }
-        })
+        let (format, escaping) = match self {
+            Format::Text { v1: false, escaping } => ("text/plain; version=0.0.4; charset=utf-8", escaping),
+            Format::Text { v1: true, escaping } => ("text/plain; version=1.0.0; charset=utf-8", escaping),
+            Format::Protobuf { escaping } => (
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+                escaping,
+            ),
+        };
+        HeaderValue::try_from(format!("{format}; escaping={}", escaping.as_str())).expect("both parts are plain ASCII")
     }
 }
 
@@ -189,8 +195,8 @@ async fn answer(prom: &Prom, request: Request<Body>, format: Format) -> std::res
         // A series without a name has no place in a family.
         found.retain(|n| !n.name().is_empty());
         match format {
-            Format::Text { utf8 } => text::write(&found, utf8),
-            Format::Protobuf { .. } => proto::write(&found, format.utf8()),
+            Format::Text { escaping, .. } => text::write(&found, escaping),
+            Format::Protobuf { escaping } => proto::write(&found, escaping),
         }
     })
     .await?;
@@ -240,16 +246,6 @@ async fn newest(
         }
     }
     Ok(out)
-}
-
-/// A name in the legacy charset: what does not fit becomes an underscore.
-fn underscored(name: &str, colon: bool) -> String {
-    let fits =
-        |i: usize, c: char| c.is_ascii_alphabetic() || c == '_' || (c == ':' && colon) || (c.is_ascii_digit() && i > 0);
-    name.chars()
-        .enumerate()
-        .map(|(i, c)| if fits(i, c) { c } else { '_' })
-        .collect()
 }
 
 #[cfg(test)]

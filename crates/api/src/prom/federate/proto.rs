@@ -4,7 +4,8 @@ use prost::Message;
 use trilith_histogram::{Buckets, FloatHistogram};
 use trilith_model::SampleValue;
 
-use super::{Kind, Newest, classic, underscored};
+use super::escape::Escaping;
+use super::{Kind, Newest, classic};
 
 const UNTYPED: i32 = 3;
 const HISTOGRAM: i32 = 4;
@@ -86,8 +87,8 @@ pub struct BucketSpan {
     pub length: Option<u32>,
 }
 
-/// `series` sorted by name. Without `utf8` names are brought into the legacy charset.
-pub fn write(series: &[Newest], utf8: bool) -> Vec<u8> {
+/// `series` sorted by name.
+pub fn write(series: &[Newest], escaping: Escaping) -> Vec<u8> {
     let mut out = Vec::new();
     let mut open: Option<((&str, Kind), MetricFamily)> = None;
     let mut close = |family: Option<((&str, Kind), MetricFamily)>| {
@@ -96,7 +97,7 @@ pub fn write(series: &[Newest], utf8: bool) -> Vec<u8> {
             out.extend_from_slice(&bytes);
         }
     };
-    let name = |n: &str, colon: bool| Some(if utf8 { n.to_owned() } else { underscored(n, colon) });
+    let name = |n: &str, colon: bool| Some(escaping.name(n, colon));
     for s in series {
         let key = (s.name(), s.kind());
         if open.as_ref().is_none_or(|(k, _)| *k != key) {

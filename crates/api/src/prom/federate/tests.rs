@@ -97,6 +97,34 @@ nhcb_count{instance=""} 6 1000000
 }
 
 #[tokio::test]
+async fn names_as_the_reader_asks() {
+    for (scheme, name, label) in [
+        ("underscores", "a_b", "c_d"),
+        ("dots", "a_dot_b", "c_dot_d"),
+        ("values", "U__a_2e_b", "U__c_2e_d"),
+    ] {
+        let path = "/federate?match[]=%7B%22a.b%22%7D";
+        let accept = format!("text/plain;version=1.0.0;escaping={scheme}");
+        let (kind, body) = get(&api(), path, &accept).await;
+        assert_eq!(
+            kind,
+            format!("text/plain; version=1.0.0; charset=utf-8; escaping={scheme}")
+        );
+        let want = format!("# TYPE {name} untyped\n{name}{{{label}=\"e\",instance=\"\"}} 3 1000000\n");
+        assert_eq!(String::from_utf8_lossy(&body), want);
+        let (kind, body) = get(
+            &api(),
+            path,
+            &PROTOBUF.replace("delimited", &format!("delimited;escaping={scheme}")),
+        )
+        .await;
+        assert!(kind.ends_with(&format!("escaping={scheme}")), "{kind}");
+        let family = MetricFamily::decode_length_delimited(body.as_slice()).expect("a family");
+        assert_eq!(family.name.as_deref(), Some(name));
+    }
+}
+
+#[tokio::test]
 async fn protobuf() {
     let (kind, body) = get(&api(), ALL, PROTOBUF).await;
     assert!(

@@ -1,14 +1,15 @@
-//! The text format 0.0.4, and 1.0.0 with quoted names.
+//! The text formats 0.0.4 and 1.0.0, the latter with quoted names.
 
 use std::io::Write as _;
 
 use trilith_model::SampleValue;
 
-use super::{Kind, Newest, classic, underscored};
+use super::escape::{Escaping, is_legacy};
+use super::{Kind, Newest, classic};
 use crate::float::push_json;
 
-/// `series` sorted by name. `utf8`: names outside the legacy charset are quoted.
-pub fn write(series: &[Newest], utf8: bool) -> Vec<u8> {
+/// `series` sorted by name.
+pub fn write(series: &[Newest], escaping: Escaping) -> Vec<u8> {
     let mut out = Vec::new();
     let mut last: Option<(&str, Kind)> = None;
     for s in series {
@@ -26,7 +27,7 @@ pub fn write(series: &[Newest], utf8: bool) -> Vec<u8> {
                 Kind::Histogram | Kind::GaugeHistogram => "histogram",
             };
             out.extend_from_slice(b"# TYPE ");
-            metric_name(&mut out, s.name(), "", utf8);
+            metric_name(&mut out, s.name(), "", escaping);
             writeln!(out, " {kind}").expect("writing to memory cannot fail");
         }
         match (histogram, &s.value) {
@@ -34,28 +35,36 @@ pub fn write(series: &[Newest], utf8: bool) -> Vec<u8> {
                 for (bound, count) in classic(h) {
                     let mut le = Vec::new();
                     push_json(&mut le, bound);
-                    sample(&mut out, s, "_bucket", Some(&String::from_utf8_lossy(&le)), count, utf8);
+                    sample(
+                        &mut out,
+                        s,
+                        "_bucket",
+                        Some(&String::from_utf8_lossy(&le)),
+                        count,
+                        escaping,
+                    );
                 }
-                sample(&mut out, s, "_sum", None, h.sum, utf8);
-                sample(&mut out, s, "_count", None, h.count, utf8);
+                sample(&mut out, s, "_sum", None, h.sum, escaping);
+                sample(&mut out, s, "_count", None, h.count, escaping);
             }
-            (None, SampleValue::Float(v)) => sample(&mut out, s, "", None, *v, utf8),
+            (None, SampleValue::Float(v)) => sample(&mut out, s, "", None, *v, escaping),
             (None, SampleValue::Histogram(_)) => {}
         }
     }
     out
 }
 
-fn sample(out: &mut Vec<u8>, s: &Newest, suffix: &str, le: Option<&str>, value: f64, utf8: bool) {
+fn sample(out: &mut Vec<u8>, s: &Newest, suffix: &str, le: Option<&str>, value: f64, escaping: Escaping) {
+    let utf8 = escaping == Escaping::AllowUtf8;
     let quoted = utf8 && !is_legacy(s.name(), true);
     let labels = s.told().chain(le.map(|le| ("le", le)));
     let mut open = false;
     if quoted {
         out.push(b'{');
         open = true;
-        metric_name(out, s.name(), suffix, utf8);
+        metric_name(out, s.name(), suffix, escaping);
     } else {
-        metric_name(out, s.name(), suffix, utf8);
+        metric_name(out, s.name(), suffix, escaping);
     }
     for (name, value) in labels {
         out.push(if open { b',' } else { b'{' });
@@ -63,7 +72,7 @@ fn sample(out: &mut Vec<u8>, s: &Newest, suffix: &str, le: Option<&str>, value: 
         if utf8 && !is_legacy(name, false) {
             quote(out, name);
         } else {
-            out.extend_from_slice(underscored(name, false).as_bytes());
+            out.extend_from_slice(escaping.name(name, false).as_bytes());
         }
         out.push(b'=');
         quote(out, value);
@@ -76,20 +85,13 @@ fn sample(out: &mut Vec<u8>, s: &Newest, suffix: &str, le: Option<&str>, value: 
     writeln!(out, " {}", s.ts_ms).expect("writing to memory cannot fail");
 }
 
-fn metric_name(out: &mut Vec<u8>, name: &str, suffix: &str, utf8: bool) {
-    if is_legacy(name, true) {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(suffix.as_bytes());
-    } else if utf8 {
+fn metric_name(out: &mut Vec<u8>, name: &str, suffix: &str, escaping: Escaping) {
+    if escaping == Escaping::AllowUtf8 && !is_legacy(name, true) {
         quote(out, &format!("{name}{suffix}"));
     } else {
-        out.extend_from_slice(underscored(name, true).as_bytes());
+        out.extend_from_slice(escaping.name(name, true).as_bytes());
         out.extend_from_slice(suffix.as_bytes());
     }
-}
-
-fn is_legacy(name: &str, colon: bool) -> bool {
-    underscored(name, colon) == name
 }
 
 fn quote(out: &mut Vec<u8>, text: &str) {
