@@ -2,13 +2,14 @@
 //!
 //! Three kinds of work, kept apart so that none starves another: I/O futures on the async runtime
 //! (`spawn`), the CPU part of queries and pushes (`compute`), and flush, merge and other work that may
-//! wait (`background`). `compute` and `background` run on the runtime's blocking threads behind
-//! semaphores, so at most one computation per core and half as many background jobs run at once.
+//! wait (`background`). `compute` and `background` have threads of their own: one computation per core and half as
+//! many background jobs run at once.
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, mpsc};
 
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
@@ -48,8 +49,8 @@ where
     R: Send + 'static,
     F: FnOnce() -> R + Send + 'static,
 {
-    static SLOTS: OnceLock<Semaphore> = OnceLock::new();
-    run(SLOTS.get_or_init(|| Semaphore::new(cores())), f).await
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| Pool::start("compute", cores())).run(f).await
 }
 
 /// Items (samples, cells) up to which work is done where it is: some 100 µs, about what handing it over costs.
@@ -80,24 +81,67 @@ where
     R: Send + 'static,
     F: FnOnce() -> R + Send + 'static,
 {
-    static SLOTS: OnceLock<Semaphore> = OnceLock::new();
-    run(SLOTS.get_or_init(|| Semaphore::new(cores().div_ceil(2))), f).await
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| Pool::start("background", cores().div_ceil(2)))
+        .run(f)
+        .await
 }
 
-async fn run<R, F>(slots: &'static Semaphore, f: F) -> Result<R>
-where
-    R: Send + 'static,
-    F: FnOnce() -> R + Send + 'static,
-{
-    let permit = slots
-        .acquire()
-        .await
-        .map_err(|_| Error::internal("the compute pool is closed"))?;
-    let job = tokio::task::spawn_blocking(move || {
-        // Held by the work, not by the waiter: a caller that goes away does not free the core.
-        let _permit = permit;
-        f()
-    });
-    job.await
-        .map_err(|e| Error::internal(format!("a computation failed: {e}")))
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A fixed set of threads. An allocator keeps what a thread freed for that thread: with as many threads as there is work
+/// for, and always the same ones, that is little and is used again. The runtime's blocking threads come and go.
+struct Pool {
+    slots: Semaphore,
+    jobs: Mutex<mpsc::Sender<Job>>,
+}
+
+impl Pool {
+    fn start(name: &str, threads: usize) -> Pool {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for i in 0..threads {
+            let queue = queue.clone();
+            let work = move || {
+                loop {
+                    let next = queue.lock().recv();
+                    match next {
+                        Ok(job) => job(),
+                        Err(_) => return,
+                    }
+                }
+            };
+            thread(&format!("{name}-{i}"), work).expect("the process may start its few threads");
+        }
+        Pool {
+            slots: Semaphore::new(threads),
+            jobs: Mutex::new(jobs),
+        }
+    }
+
+    async fn run<R, F>(&'static self, f: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnOnce() -> R + Send + 'static,
+    {
+        // Waiting costs nothing and ends with the caller; what has a slot finds an idle thread.
+        let slot = self.slots.acquire().await;
+        let slot = slot.map_err(|_| Error::internal("the compute pool is closed"))?;
+        let (answer, done) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let job: Job = Box::new(move || {
+            let _runtime = runtime.enter();
+            // What `f` owns is dropped by the unwinding, and nothing else can see a half-made state.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+            // Held by the work, not by the waiter: a caller that goes away does not free the core.
+            drop(slot);
+            let _ = answer.send(result);
+        });
+        let sent = self.jobs.lock().send(job);
+        sent.map_err(|_| Error::internal("the compute pool is gone"))?;
+        match done.await {
+            Ok(Ok(result)) => Ok(result),
+            _ => Err(Error::internal("a computation panicked")),
+        }
+    }
 }
