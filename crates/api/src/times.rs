@@ -1,6 +1,7 @@
 //! Times and durations as the three APIs write them. Each family has its own rules.
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use crate::params::Params;
 use crate::prom::ApiError;
@@ -12,7 +13,12 @@ use crate::prom::ApiError;
 pub fn prometheus(text: &str) -> Result<i64, String> {
     let bad = || format!("cannot parse {text:?} to a valid timestamp");
     if let Some(seconds) = go_float(text) {
-        return seconds_to_ms(seconds).ok_or_else(bad);
+        // The fraction is rounded by itself: 1.0005 is 1000 ms, though 1.0005 · 1000 rounds to 1001.
+        let whole = seconds.trunc();
+        let ms = whole * 1000.0 + ((seconds - whole) * 1000.0).round();
+        return (ms.is_finite() && ms.abs() < 9.2e18)
+            .then_some(ms as i64)
+            .ok_or_else(bad);
     }
     match text {
         // The bounds that clients of the Go API send for an open range; their years have more than four digits.
@@ -20,32 +26,53 @@ pub fn prometheus(text: &str) -> Result<i64, String> {
         "292277025-08-18T07:12:54.999999999Z" => return Ok(9_223_372_036_854_775 * 1000 - 62_135_596_801_000 + 999),
         _ => {}
     }
-    rfc3339_form(text)
-        .then(|| text.parse::<Timestamp>().ok())
-        .flatten()
-        .map(|t| t.as_nanosecond().div_euclid(1_000_000) as i64)
-        .ok_or_else(bad)
+    rfc3339_ms(text).ok_or_else(bad)
 }
 
-/// Whether a text is laid out as RFC 3339 has it, with the letters in upper case; the parser takes more (no seconds, a space
-/// for the `T`, names of zones).
-fn rfc3339_form(text: &str) -> bool {
-    let digits_and = |layout: &str, text: &str| {
-        layout.len() == text.len()
-            && layout.bytes().zip(text.bytes()).all(|(l, t)| match l {
-                b'0' => t.is_ascii_digit(),
-                b'+' => matches!(t, b'+' | b'-'),
-                l => l == t,
-            })
+/// RFC 3339 with the letters in upper case, years 0 to 9999; finer parts than milliseconds are cut off. The usual parser takes
+/// more (no seconds, a space for the `T`, names of zones) and ends a day before the year 9999 does.
+fn rfc3339_ms(text: &str) -> Option<i64> {
+    let number = |from: usize, to: usize| -> Option<i16> {
+        let digits = text.get(from..to)?;
+        digits
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| digits.parse().ok())?
     };
-    let Some((whole, rest)) = text.split_at_checked("0000-00-00T00:00:00".len()) else {
-        return false;
+    let separated = |text: &str, at: &[(usize, u8)]| at.iter().all(|(i, b)| text.as_bytes().get(*i) == Some(b));
+    if !separated(text, &[(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')]) {
+        return None;
+    }
+    let date = Date::new(number(0, 4)?, number(5, 7)? as i8, number(8, 10)? as i8).ok()?;
+    let days = Date::constant(1970, 1, 1).until(date).ok()?.get_days();
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut zone = text.get(19..)?;
+    let mut ms = 0;
+    if let Some(rest) = zone.strip_prefix(['.', ',']) {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let padded = format!("{:0<3}", &rest[..digits]);
+        ms = if digits == 0 {
+            None
+        } else {
+            padded[..3].parse::<i64>().ok()
+        }?;
+        zone = &rest[digits..];
+    }
+    let offset_minutes = match zone.as_bytes() {
+        b"Z" => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let at = text.len() - 5;
+            let (hours, minutes) = (number(at, at + 2)?, number(at + 3, at + 5)?);
+            let minutes = (hours <= 24 && minutes < 60).then_some(hours * 60 + minutes)?;
+            if *sign == b'-' { -minutes } else { minutes }
+        }
+        _ => return None,
     };
-    let zone = match rest.strip_prefix(['.', ',']) {
-        Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
-        None => rest,
-    };
-    digits_and("0000-00-00T00:00:00", whole) && (zone == "Z" || digits_and("+00:00", zone))
+    let minutes = (i64::from(days) * 24 + i64::from(hour)) * 60 + i64::from(minute) - i64::from(offset_minutes);
+    Some((minutes * 60 + i64::from(second)) * 1000 + ms)
 }
 
 /// An optional time parameter of the Prometheus API; to ms.
@@ -88,11 +115,6 @@ fn go_float(text: &str) -> Option<f64> {
     let numeric = plain.starts_with(|c: char| c.is_ascii_digit() || c == '.');
     let named = ["inf", "infinity", "nan"].iter().any(|n| plain.eq_ignore_ascii_case(n));
     (numeric || named).then(|| text.parse().ok()).flatten()
-}
-
-fn seconds_to_ms(seconds: f64) -> Option<i64> {
-    let ms = (seconds * 1000.0).round();
-    (ms.is_finite() && ms.abs() < 9.2e18).then_some(ms as i64)
 }
 
 /// `1y2w3d4h5m6s7ms`, each unit at most once and in this order, or `0`. Prometheus' grammar.
@@ -233,10 +255,29 @@ mod tests {
             "2015-07-01T20:10:51+02",
             "2015-07-01T20:10:51Z[UTC]",
             "2015-13-01T20:10:51Z",
+            "2015-02-29T20:10:51Z",
+            "2015-07-01T24:00:00Z",
+            "2015-06-30T23:59:60Z",
+            "2015-07-01T20:10:51.Z",
+            "2015-07-01T20:10:51+0200",
+            "2015-07-01T20:10:é1Z",
+            "+015-07-01T20:10:51Z",
         ] {
             assert!(prometheus(bad).is_err(), "{bad}");
         }
-        assert_eq!(prometheus("2015-07-01T20:10:51Z"), Ok(1_435_781_451_000));
+        for (text, ms) in [
+            ("2015-07-01T20:10:51Z", 1_435_781_451_000),
+            ("2015-07-01T20:10:51,5Z", 1_435_781_451_500),
+            ("2015-07-01T20:10:51.7819999Z", 1_435_781_451_781),
+            ("2015-07-01T18:40:51-01:30", 1_435_781_451_000),
+            ("1969-12-31T23:59:59.9995Z", -1),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+            ("1.0005", 1000),
+            ("-1.0005", -1000),
+        ] {
+            assert_eq!(prometheus(text), Ok(ms), "{text}");
+        }
         assert_eq!(prometheus_duration("1.5"), Ok(1500));
         assert_eq!(prometheus_duration("1m0s"), Ok(60_000));
         assert_eq!(prometheus_duration("0.0019"), Ok(1));
