@@ -15,6 +15,7 @@ pub mod otlp;
 pub mod params;
 pub mod prom;
 pub mod push;
+pub mod target;
 pub mod tempo;
 pub mod times;
 

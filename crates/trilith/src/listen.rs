@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trilith_api::target::Escaped;
 use trilith_model::task;
 
 /// A client that sends its request head slower than this is cut off.
@@ -77,7 +78,7 @@ impl Bound {
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT);
                 server.http2().timer(TokioTimer::new()).adaptive_window(true);
-                let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                let connection = server.serve_connection_with_upgrades(TokioIo::new(Escaped::new(stream)), service);
                 tokio::pin!(connection);
                 let _place = place;
                 tokio::select! {

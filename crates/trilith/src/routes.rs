@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use trilith_api::{Shared, loki, ops, otlp, prom, tempo};
 use trilith_ingest::RateLimiter;
 use trilith_model::Signal;
@@ -39,7 +40,7 @@ pub fn all(
         };
         router
             // gzip when the client takes it, nothing else: some Grafana plugins cannot undo other codings.
-            .layer(CompressionLayer::new())
+            .layer(CompressionLayer::new().compress_when(compressible()))
             .layer(from_fn_with_state(
                 Observed {
                     metrics: http.clone(),
@@ -111,5 +112,34 @@ pub fn all(
                 otlp::HTTP_LINKS,
             )),
         ),
+    }
+}
+
+/// Answers that may be compressed on the way out. The frames of a streamed remote read are compressed chunks already,
+/// and its readers take frame by frame.
+fn compressible() -> impl Predicate {
+    DefaultPredicate::new().and(NotForContentType::const_new("application/x-streamed-protobuf"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Response, header};
+
+    use super::*;
+
+    #[test]
+    fn streamed_chunks_are_sent_as_they_are() {
+        let answer = |kind: &str| {
+            Response::builder()
+                .header(header::CONTENT_TYPE, kind)
+                .body(Body::from(vec![0; 1000]))
+                .expect("valid")
+        };
+        let predicate = compressible();
+        assert!(predicate.should_compress(&answer("application/json")));
+        assert!(!predicate.should_compress(&answer(
+            "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse"
+        )));
     }
 }
