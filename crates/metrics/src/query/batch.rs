@@ -75,7 +75,7 @@ impl Selection {
             // The pages' reservations end with the pages.
             let (parts, _held): (Vec<Option<BlockPart>>, Vec<Reservation>) = parts.into_iter().unzip();
             let parts: Vec<BlockPart> = parts.into_iter().flatten().collect();
-            let batch = this.assemble(run, &parts, &mut memory)?;
+            let batch = this.assemble(run, samples as usize, &parts, &mut memory)?;
             Ok((batch, memory))
         })
         .await?
@@ -214,12 +214,22 @@ impl Selection {
         Ok(opened)
     }
 
-    fn assemble(&self, run: Range<usize>, parts: &[BlockPart], memory: &mut Reservation) -> Result<SeriesBatch> {
+    /// `expected`: about how many samples there will be; room for them is made at once, as growing costs copies.
+    fn assemble(
+        &self,
+        run: Range<usize>,
+        expected: usize,
+        parts: &[BlockPart],
+        memory: &mut Reservation,
+    ) -> Result<SeriesBatch> {
         let mut a = Assembler {
             selection: self,
             parts,
             memory,
-            batch: SeriesBatch::default(),
+            batch: SeriesBatch {
+                floats: Vec::with_capacity((expected + expected / 8).min(ROOM_SAMPLES_MAX)),
+                ..SeriesBatch::default()
+            },
             interned: HashTable::new(),
             joined: HashMap::default(),
             vectors: HashMap::default(),
@@ -254,6 +264,9 @@ impl Selection {
         Ok(batch)
     }
 }
+
+/// Samples for which room is made beforehand: a little more than what a run is planned for.
+const ROOM_SAMPLES_MAX: usize = 300 << 10;
 
 /// Decompression as work, in samples: as much as eight bytes each.
 fn raw_items(raw_lens: impl Iterator<Item = u32>) -> usize {
