@@ -8,7 +8,23 @@ use trilith::{blocks, config, server};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Freed memory goes back to the system after 100 ms. By default mimalloc keeps it for a second, in which a query over many
+/// series frees a hundred buffers of some MiB: 0.5 GB resident instead of 0.4, at the same CPU time.
+fn tune_allocator() {
+    /// `mi_option_purge_delay` in mimalloc.h, milliseconds.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    const DEFAULTS: [std::ffi::c_long; 2] = [10, 1000];
+    // SAFETY: the calls read and write one number of the allocator's table of options, which is allowed at any time.
+    unsafe {
+        // Another value was set through the environment, or the option has another number.
+        if DEFAULTS.contains(&libmimalloc_sys::mi_option_get(PURGE_DELAY)) {
+            libmimalloc_sys::mi_option_set(PURGE_DELAY, 100);
+        }
+    }
+}
+
 fn main() -> ExitCode {
+    tune_allocator();
     let invocation = cli::parse();
     let done = match &invocation.action {
         Action::Serve => server::main(&invocation),
