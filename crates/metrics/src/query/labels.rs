@@ -1,7 +1,5 @@
 //! Label sets, names and values over heads and blocks. CPU work, all of it.
 
-use std::collections::BTreeSet;
-
 use trilith_index::{Bitmap, LabelIndex, label_names, label_values, select};
 use trilith_model::{Labels, Result, TimeRange};
 use trilith_query::{LabelRequest, QueryContext, Reservation};
@@ -22,30 +20,41 @@ fn selected(ctx: &QueryContext, index: &dyn LabelIndex, request: &LabelRequest) 
     Ok(Some(out))
 }
 
-/// Distinct items in order; their memory is booked.
-struct Distinct<T> {
-    items: BTreeSet<T>,
+/// Distinct texts in order; their memory is booked.
+struct Distinct {
+    /// In order and distinct after `add_all`.
+    items: Vec<String>,
+    bytes: usize,
     memory: Reservation,
 }
 
-impl<T: Ord> Distinct<T> {
+impl Distinct {
     fn new(ctx: &QueryContext) -> Result<Self> {
         Ok(Distinct {
-            items: BTreeSet::new(),
+            items: Vec::new(),
+            bytes: 0,
             memory: ctx.memory.reserve(0)?,
         })
     }
 
-    fn add(&mut self, item: T, bytes: usize) -> Result<()> {
-        if self.items.insert(item) {
-            self.memory.grow(bytes + 48)?;
+    fn add_all(&mut self, mut items: Vec<String>) -> Result<()> {
+        self.items.append(&mut items);
+        // Sources give their items in order as a rule, and a stable sort merges what is in order.
+        self.items.sort();
+        self.items.dedup();
+        let bytes = self.items.iter().map(|i| i.len() + 48).sum();
+        if bytes > self.bytes {
+            self.memory.grow(bytes - self.bytes)?;
+            self.bytes = bytes;
         }
         Ok(())
     }
 
-    fn first(self, limit: usize) -> Vec<T> {
-        let n = if limit == 0 { usize::MAX } else { limit };
-        self.items.into_iter().take(n).collect()
+    fn first(mut self, limit: usize) -> Vec<String> {
+        if limit != 0 {
+            self.items.truncate(limit);
+        }
+        self.items
     }
 }
 
@@ -96,11 +105,7 @@ fn for_each_index(
 pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelRequest) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
     for_each_index(ctx, sources, request, |index, selected| {
-        for name in label_names(index, selected, request.limit, &|| ctx.check())? {
-            let bytes = name.len();
-            out.add(name, bytes)?;
-        }
-        Ok(())
+        out.add_all(label_names(index, selected, request.limit, &|| ctx.check())?)
     })?;
     Ok(out.first(request.limit))
 }
@@ -108,11 +113,7 @@ pub(crate) fn names(ctx: &QueryContext, sources: &Sources, request: &LabelReques
 pub(crate) fn values(ctx: &QueryContext, sources: &Sources, name: &str, request: &LabelRequest) -> Result<Vec<String>> {
     let mut out = Distinct::new(ctx)?;
     for_each_index(ctx, sources, request, |index, selected| {
-        for value in label_values(index, name, selected, request.limit, &|| ctx.check())? {
-            let bytes = value.len();
-            out.add(value, bytes)?;
-        }
-        Ok(())
+        out.add_all(label_values(index, name, selected, request.limit, &|| ctx.check())?)
     })?;
     Ok(out.first(request.limit))
 }
@@ -148,7 +149,8 @@ pub(crate) fn series(ctx: &QueryContext, sources: &Sources, request: &LabelReque
             Ok(())
         })?;
     }
-    out.sort_unstable();
+    // Stable: the series of one name come in order, and runs in order are merged.
+    out.sort();
     out.dedup();
     if max != 0 && out.len() as u64 > max {
         return Err(too_many_series(max));
